@@ -1,0 +1,68 @@
+"""One door for developers: ``python dev.py test``. Needs Python 3.10 or newer with pip, nothing else.
+
+Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "flux-kontext.stamp"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("setup", help="make .venv and install what the other commands need")
+    test = commands.add_parser("test", help="style checks and all tests; what follows is for pytest")
+    commands.add_parser("lint", help="style checks alone")
+    options, rest = parser.parse_known_args()
+    if rest and options.command != "test":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    set_up()
+    match options.command:
+        case "setup":
+            return 0
+        case "lint":
+            return lint()
+        case "test":
+            return lint() or run("-m", "pytest", *rest)
+    parser.error(f"unknown command {test.prog}")
+
+
+def lint() -> int:
+    """Ruff's checks and its formatting."""
+    return run("-m", "ruff", "check", ".") or run("-m", "ruff", "format", "--check", ".")
+
+
+def set_up() -> None:
+    """Make ``.venv`` as ``pyproject.toml`` says, unless it is already so."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    print(f"Setting up {VENV}: a virtual environment with PyTorch and the test tools (minutes, once)", flush=True)
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True)
+    install = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", f"{ROOT}[dev]"]
+    if subprocess.call(install) != 0:
+        sys.exit("Set-up failed; pip's message above says why. Nothing else was done.")
+    STAMP.write_text(wanted)
+
+
+def run(*arguments: str) -> int:
+    """Run Python of ``.venv`` in the project's root."""
+    return subprocess.call([str(PYTHON), *arguments], cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What drives the core: ``forge`` inside Stable Diffusion WebUI Forge."""

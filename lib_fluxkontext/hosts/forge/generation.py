@@ -1,0 +1,238 @@
+"""One generation, from Forge's first callback to its last. The state hangs on ``p``, never on the script.
+
+Nested generations (ADetailer and others) have a ``p`` of their own, and so a state of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge import infotext, latest
+from lib_fluxkontext.hosts.forge.image_source import open_source
+from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
+from lib_fluxkontext.hosts.forge.memory import bytes_needed, reserve
+from lib_fluxkontext.hosts.forge.references import EncodedReferences, encoder
+from lib_fluxkontext.hosts.forge.refusal import refuse_from
+from lib_fluxkontext.hosts.forge.sampler_guard import SamplerGuard
+from lib_fluxkontext.hosts.forge.sampling_pass import SamplingPass
+from lib_fluxkontext.meters.memory import MemoryMeter
+from lib_fluxkontext.references.decode import Reference, decode_reference
+from lib_fluxkontext.references.sizing import plan_size
+from lib_fluxkontext.report.generation import GenerationReport, PassReport
+from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+
+ATTRIBUTE = "flux_kontext_generation"
+LATENT_SCALE = 8
+"""Pixels on a latent pixel's side."""
+
+INIT_IMAGE = "init image"
+
+UNUSED = (
+    "Flux Kontext had no effect on this picture: the model never called it. Another extension replaced its hook, or "
+    "a refiner or hires checkpoint took over."
+)
+
+
+class Generation:
+    """Settings, decoded references and everything measured for one ``p``."""
+
+    def __init__(self, settings: KontextSettings, references: Sequence[Reference]) -> None:
+        self.settings = settings
+        self.references = list(references)
+        self.active = True
+        self._memory: MemoryMeter | None = None
+        self._guard: SamplerGuard | None = None
+        self._passes: list[tuple[int, SamplingPass]] = []
+        self._notes: list[str] = []
+
+    def check_model(self, p: Any) -> None:
+        """The checkpoint is loaded by now. Without references one that is not Flux goes on untouched.
+
+        Raises:
+            KontextError: references were given, and the checkpoint cannot take them.
+        """
+        transformer = p.sd_model.forge_objects.unet.model.diffusion_model
+        name = p.sd_model.sd_checkpoint_info.name_for_extra
+        if flux_layout(transformer) is None:
+            what = type(p.sd_model).__name__
+            reason = f'the checkpoint "{name}" is not FLUX (Forge loaded it as {what})'
+            if self.references:
+                raise KontextError(f"{reason}; choose a FLUX.1 Kontext checkpoint, or turn Flux Kontext off", "image1")
+            self.active = False
+            p.comment(f"Flux Kontext did nothing: {reason}.")
+        elif self.references and getattr(transformer, "in_channels", 64) != 64:
+            reason = f'the checkpoint "{name}" is a FLUX variant with extra input channels (Fill, Canny or Depth)'
+            raise KontextError(f"{reason}, which cannot take references", "image1")
+
+    def open_pass(self, p: Any, x: torch.Tensor) -> None:
+        """Hook one sampling; idempotent, since Forge announces the hires pass twice and resets in between.
+
+        Args:
+            p: Forge's processing object.
+            x: (B, C, h, w) start latent of this sampling.
+        """
+        if self._guard is not None:
+            self._guard.remove()
+            self._passes.pop()[1].release()
+        hires = bool(p.is_hr_pass)
+        use_references = self.references and (self.settings.hires_references or not hires)
+        encoded = self._encode(p, x) if use_references else None
+        layout = flux_layout(p.sd_model.forge_objects.unet.model.diffusion_model)
+        if layout is None:  # the hires pass has a checkpoint of its own
+            reason = "its checkpoint is not FLUX"
+            if encoded is not None:
+                raise KontextError(f"the hires pass cannot take references: {reason}", "hires_references")
+            self._notes.append(f"The hires pass ran without cache: {reason}.")
+            return
+        self._attach(p, x, layout, encoded, _label(p, hires))
+
+    def _attach(
+        self, p: Any, x: torch.Tensor, layout: ForgeFluxLayout, encoded: EncodedReferences | None, label: str
+    ) -> None:
+        settings = self.settings
+        unet = p.sd_model.forge_objects.unet.clone()
+        if self._memory is None:
+            # In the page Forge's own memory monitor resets torch's peaks; through the API nothing does.
+            self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=bool(getattr(p, "is_api", False)))
+        image_tokens = -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
+        cache = None
+        if settings.cache_active:
+            config = CacheConfig(
+                threshold=settings.cache_threshold,
+                warmup_steps=settings.cache_warmup_steps,
+                max_consecutive=settings.cache_max_consecutive,
+                compute_last=settings.cache_compute_last,
+            )
+            cache = FirstBlockCache(config)
+        one = SamplingPass(label, p.sampler, layout, image_tokens, encoded, cache, self._memory)
+        unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
+        rows = x.shape[0] * (1 if p.cfg_scale == 1 else 2)
+        reference_tokens = encoded.tokens.tokens.shape[1] if encoded else 0
+        reserve(unet, bytes_needed(unet, rows, image_tokens, reference_tokens, cache is not None))
+        p.sd_model.forge_objects.unet = unet
+        self._passes.append((p.iteration, one))
+        self._guard = SamplerGuard(p.sampler, one.begin, lambda: self._close(p, one))
+
+    def _close(self, p: Any, one: SamplingPass) -> None:
+        """The sampling is over, finished or failed."""
+        self._guard = None
+        one.release()
+        latest.keep(p, self.report())
+
+    def _encode(self, p: Any, x: torch.Tensor) -> EncodedReferences:
+        output = (x.shape[3] * LATENT_SCALE, x.shape[2] * LATENT_SCALE)
+        plans = [
+            plan_size(reference.size, self.settings.sizing, self.settings.half_size, output, reference.name)
+            for reference in self.references
+        ]
+        return encoder.encode(p.sd_model.forge_objects.vae, self.references, plans)
+
+    def report(self, iteration: int | None = None) -> GenerationReport:
+        """What has been measured: of one batch, or of all."""
+        passes: list[PassReport] = [
+            one.release() for batch, one in self._passes if iteration is None or batch == iteration
+        ]
+        memory = self._memory.read() if self._memory is not None else None
+        return GenerationReport(tuple(passes), memory, tuple(self._notes))
+
+    def note_unused(self, p: Any) -> None:
+        """Say so if this batch was sampled without the model ever calling the hook."""
+        from modules import shared
+
+        if shared.state.interrupted or shared.state.skipped:  # perhaps before the first call
+            return
+        mine = [one for batch, one in self._passes if batch == p.iteration]
+        if mine and not all(one.calls for one in mine) and UNUSED not in self._notes:
+            self._notes.append(UNUSED)
+            p.comment(UNUSED)
+
+
+def prepare(p: Any, arguments: Sequence[Any]) -> None:
+    """``before_process``: read and decode everything; whatever is wrong ends the generation here."""
+    setattr(p, ATTRIBUTE, None)
+    try:
+        settings = KontextSettings.from_arguments(arguments)
+        if not settings.enabled:
+            return
+        generation = Generation(settings, _decode(p, settings))
+        for reference in generation.references:
+            plan_size(reference.size, settings.sizing, settings.half_size, (p.width, p.height), reference.name)
+    except Exception as error:
+        refuse_from(p, ("setup_prompts",), error)
+        return
+    setattr(p, ATTRIBUTE, generation)
+    p.extra_generation_params.update(infotext.settings_to_infotext(settings, generation.references))
+
+
+def check(p: Any) -> None:
+    """``process``: the checkpoint is loaded, nothing is sampled yet."""
+    generation = of(p)
+    if generation is None:
+        return
+    try:
+        generation.check_model(p)
+    except Exception as error:
+        refuse_from(p, ("init",), error)
+
+
+def before_sampling(p: Any, x: torch.Tensor) -> None:
+    """``process_before_every_sampling``: encode and hook."""
+    generation = of(p)
+    if generation is None or not generation.active:
+        return
+    try:
+        generation.open_pass(p, x)
+    except Exception as error:
+        refuse_from(p.sampler, ("sample", "sample_img2img"), error)
+
+
+def after_batch(p: Any) -> None:
+    """``postprocess_batch``: the infotexts of this batch's pictures are built right after this."""
+    generation = of(p)
+    if generation is None or not generation.active:
+        return
+    generation.note_unused(p)
+    p.extra_generation_params.update(infotext.report_to_infotext(generation.report(p.iteration)))
+
+
+def finish(p: Any, processed: Any) -> None:
+    """``postprocess``: infotexts are built, so what is added now reaches the API's ``info`` alone."""
+    generation = of(p)
+    if generation is None or not generation.active:
+        return
+    report = generation.report()
+    latest.keep(p, report)
+    processed.extra_generation_params = {**processed.extra_generation_params, infotext.REPORT: report.to_dict()}
+
+
+def of(p: Any) -> Generation | None:
+    """The state of ``p``, or None where the extension is off."""
+    return getattr(p, ATTRIBUTE, None)
+
+
+def _decode(p: Any, settings: KontextSettings) -> list[Reference]:
+    sources = {
+        "image1": None if settings.mute_image1 else settings.image1,
+        "image2": None if settings.mute_image2 else settings.image2,
+    }
+    references = []
+    if settings.init_image_as_reference:
+        init_images = getattr(p, "init_images", None)
+        if not init_images:
+            raise KontextError("there is no init image; it is for img2img", "init_image_as_reference")
+        sources["image1"] = None  # the init image takes its place
+        references.append(decode_reference(init_images[0], "init_image_as_reference"))
+    for name in IMAGE_FIELDS:
+        if sources[name] is not None:
+            references.append(decode_reference(open_source(sources[name], name), name))
+    return references
+
+
+def _label(p: Any, hires: bool) -> str:
+    label = f"Batch {p.iteration + 1}" if p.n_iter > 1 else "Sampling"
+    return f"{label}, hires pass" if hires else label

@@ -1,0 +1,107 @@
+"""Settings and results as infotext, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.report import text
+from lib_fluxkontext.report.generation import GenerationReport
+from lib_fluxkontext.settings import IMAGE_FIELDS, SIZINGS, KontextSettings
+
+LABELS: dict[str, str] = {
+    "enabled": "Kontext",
+    "sizing": "Kontext sizing",
+    "half_size": "Kontext half size",
+    "cache": "Kontext cache",
+    "cache_threshold": "Kontext cache threshold",
+    "cache_warmup_steps": "Kontext cache warm-up",
+    "cache_max_consecutive": "Kontext cache longest run",
+    "cache_compute_last": "Kontext cache compute last",
+    "mute_image1": "Kontext mute 1",
+    "mute_image2": "Kontext mute 2",
+    "init_image_as_reference": "Kontext init image as reference",
+    "hires_references": "Kontext hires references",
+}
+"""Infotext's name of every setting but the images."""
+
+IMAGE_LABELS: dict[str, str] = {"image1": "Kontext image 1", "image2": "Kontext image 2"}
+
+STEP_TIME = "Kontext step time"
+STEPS_CACHED = "Kontext steps cached"
+VRAM_PEAK = "Kontext VRAM peak"
+REPORT = "Kontext report"
+"""Only in the API's ``info``, as an object: every call, every step, the sums."""
+
+_IMAGE = re.compile(r"([0-9a-f]{12}) (\d+)×(\d+)")
+
+
+def settings_to_infotext(settings: KontextSettings, references: Sequence[Reference]) -> dict[str, str]:
+    """Infotext of the settings, and of each reference its digest and size: the images themselves do not fit."""
+    fields = {label: str(getattr(settings, name)) for name, label in LABELS.items()}
+    for reference in references:
+        label = IMAGE_LABELS.get(reference.name)
+        if label:
+            fields[label] = image_to_infotext(reference)
+    return fields
+
+
+def image_to_infotext(reference: Reference) -> str:
+    """``"3fa9c1d20b44 640×480"``."""
+    width, height = reference.size
+    return f"{reference.digest} {width}×{height}"
+
+
+def report_to_infotext(report: GenerationReport) -> dict[str, str]:
+    """The three results that every picture carries."""
+    fields = {STEP_TIME: text.step_time(report), STEPS_CACHED: text.steps_cached(report)}
+    if report.memory is not None:
+        fields[VRAM_PEAK] = text.memory_peak(report.memory)
+    return fields
+
+
+def parser(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A function from pasted parameters to the value of one control; None leaves the control as it is."""
+    label = LABELS[name]
+
+    def parse(params: Mapping[str, Any]) -> Any:
+        return parse_value(name, params.get(label))
+
+    return parse
+
+
+def parse_value(name: str, value: Any) -> Any:
+    """One setting's value from infotext, or None where it is missing or damaged.
+
+    Booleans need care: Forge would call ``bool("False")``, which is true.
+    """
+    if value is None:
+        return None
+    written = str(value)
+    default = KontextSettings.model_fields[name].default
+    try:
+        match default:
+            case bool():
+                return {"True": True, "False": False}.get(written)
+            case int():
+                number: Any = int(float(written))
+            case float():
+                number = float(written)
+            case _:
+                return written if written in SIZINGS else None
+        KontextSettings.from_mapping({name: number})
+    except (ValueError, OverflowError):
+        return None
+    return number
+
+
+def expected_images(params: Mapping[str, Any]) -> dict[str, str]:
+    """Which references pasted parameters were made with: setting name → ``"digest W×H"``."""
+    found = {}
+    for name in IMAGE_FIELDS:
+        match = _IMAGE.fullmatch(str(params.get(IMAGE_LABELS[name], "")))
+        if match:
+            found[name] = match.group(0)
+    return found

@@ -1,0 +1,62 @@
+"""What Forge's Flux transformer, and that of its fork Neo, call things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ForgeFluxLayout:
+    """``IntegratedFluxTransformer2DModel``: double blocks return (img, txt), single blocks one stream, text first."""
+
+    image_argument = "img"
+    ids_argument = "img_ids"
+    unbatched: frozenset[str] = frozenset()
+
+    def forward_name(self, transformer: nn.Module) -> str:
+        """``inner_forward`` in Forge, ``forward_orig`` in Neo."""
+        return "inner_forward" if hasattr(transformer, "inner_forward") else "forward_orig"
+
+    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        return [*transformer.double_blocks, *transformer.single_blocks]
+
+    def block_image(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+        return kwargs["img"] if "img" in kwargs else args[0]
+
+    def split(self, output: Any) -> tuple[Tensor, Tensor]:
+        return output
+
+    def join(self, image: Tensor, text: Tensor) -> Any:
+        return image, text
+
+    def unchanged(self, block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        if hasattr(block, "img_attn"):  # a double-stream block
+            return self.block_image(args, kwargs), kwargs["txt"] if "txt" in kwargs else args[1]
+        return kwargs["x"] if "x" in kwargs else args[0]
+
+    def last_image(self, output: Any, text_tokens: int) -> Tensor:
+        return output[:, text_tokens:]
+
+
+def flux_layout(transformer: nn.Module) -> ForgeFluxLayout | None:
+    """The layout for a transformer of Forge's, or None if it is not Flux.
+
+    Chroma has Flux's block lists but takes modulations instead of timesteps, and was not trained on references.
+    """
+    is_flux = "Flux" in type(transformer).__name__
+    if is_flux and hasattr(transformer, "double_blocks") and hasattr(transformer, "single_blocks"):
+        return ForgeFluxLayout()
+    return None
+
+
+def hidden_size(transformer: nn.Module) -> int:
+    """Channels of the tokens between blocks."""
+    return int(getattr(transformer, "hidden_size", 3072))
+
+
+def computation_dtype(transformer: nn.Module) -> torch.dtype:
+    """The dtype of the tokens between blocks, which is not that of quantised weights."""
+    return getattr(transformer, "computation_dtype", torch.float32)

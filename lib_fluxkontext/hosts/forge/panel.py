@@ -1,0 +1,166 @@
+"""The panel in txt2img and img2img: what is on it, in the order of the argument table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from modules.ui_components import InputAccordion, ToolButton
+
+from lib_fluxkontext.hosts.forge import latest
+from lib_fluxkontext.hosts.forge.element_ids import ElementIds
+from lib_fluxkontext.report.html import report_html
+from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
+
+TITLE = "Flux Kontext"
+
+
+@dataclass
+class Panel:
+    """The components of one panel; ``controls`` by setting name, the rest by what it shows."""
+
+    ids: ElementIds
+    controls: dict[str, Any]
+    facts: dict[str, gr.HTML]
+    use_size: dict[str, Any]
+    swap: Any
+    clear: Any
+    expected: gr.Textbox
+    missing: gr.HTML
+    report: gr.HTML
+    refresh: gr.Button
+
+    def arguments(self) -> list[Any]:
+        """Components in the order of the API's positional arguments."""
+        return [self.controls[name] for name in FIELD_NAMES]
+
+
+def build_panel(is_img2img: bool) -> Panel:
+    """Create the components. Their values are the API's defaults; called several times, it changes nothing else."""
+    ids = ElementIds("img2img" if is_img2img else "txt2img")
+    controls: dict[str, Any] = {}
+    with InputAccordion(_default("enabled"), label=TITLE, elem_id=ids.accordion) as controls["enabled"]:
+        missing = gr.HTML("", elem_id=ids.of("missing"))
+        facts: dict[str, gr.HTML] = {}
+        use_size: dict[str, Any] = {}
+        with gr.Row(elem_classes="fk-slots"):
+            for number in (1, 2):
+                _slot(ids, number, controls, facts, use_size)
+        with gr.Row(elem_classes="fk-toolbar"):
+            swap = gr.Button("⇄ Swap", elem_id=ids.of("swap"), size="sm", min_width=80)
+            clear = gr.Button("✕ Clear both", elem_id=ids.of("clear"), size="sm", min_width=80)
+        controls["init_image_as_reference"] = gr.Checkbox(
+            _default("init_image_as_reference"),
+            label="Use the init image as reference 1",
+            elem_id=ids.of("init_image"),
+            visible=is_img2img,
+        )
+        _sizing(ids, controls, is_img2img)
+        _cache(ids, controls)
+        report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
+        # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
+        expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
+        refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")
+    return Panel(ids, controls, facts, use_size, swap, clear, expected, missing, report, refresh)
+
+
+def _slot(
+    ids: ElementIds, number: int, controls: dict[str, Any], facts: dict[str, gr.HTML], use_size: dict[str, Any]
+) -> None:
+    name = f"image{number}"
+    with gr.Column(min_width=200):
+        controls[name] = gr.Image(
+            label=f"Reference {number}",
+            elem_id=ids.of(name),
+            type="pil",
+            image_mode=None,  # anything else would drop transparency before it could be flattened
+            sources=["upload", "clipboard"],
+            height=240,
+            show_download_button=False,
+        )
+        facts[name] = gr.HTML('<p class="fk-facts fk-muted">Empty</p>', elem_id=ids.of(f"facts{number}"))
+        with gr.Row(elem_classes="fk-toolbar"):
+            use_size[name] = ToolButton(
+                "📐 Use its size",
+                elem_id=ids.of(f"use_size{number}"),
+                tooltip="Set Width and Height from it",
+            )
+            controls[f"mute_{name}"] = gr.Checkbox(
+                _default(f"mute_{name}"), label="Mute", elem_id=ids.of(f"mute{number}"), min_width=80, scale=0
+            )
+
+
+def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None:
+    with gr.Row():
+        controls["sizing"] = gr.Dropdown(
+            list(SIZINGS),
+            value=_default("sizing"),
+            label="Reference size",
+            info="BFL recommended and output crop to the shape; fit inside pads; no change keeps every pixel",
+            elem_id=ids.of("sizing"),
+            scale=2,
+        )
+        controls["half_size"] = gr.Checkbox(
+            _default("half_size"),
+            label="Half size",
+            info="A quarter of the tokens: much faster, less detail",
+            elem_id=ids.of("half_size"),
+        )
+    controls["hires_references"] = gr.Checkbox(
+        _default("hires_references"),
+        label="References in the hires pass too",
+        info="Off: the second pass of hires fix costs what it costs without references",
+        elem_id=ids.of("hires_references"),
+        visible=not is_img2img,
+    )
+
+
+def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
+    with gr.Group(elem_classes="fk-cache"):
+        with gr.Row():
+            controls["cache"] = gr.Checkbox(
+                _default("cache"),
+                label="First Block Cache",
+                info="Reuse a step when its first block says that little has changed",
+                elem_id=ids.of("cache"),
+            )
+            controls["cache_threshold"] = gr.Slider(
+                0.0,
+                1.0,
+                step=0.01,
+                value=_default("cache_threshold"),
+                label="Threshold",
+                info="How much may change: 0 never reuses, 0.05–0.10 careful, 0.14 balanced, over 0.2 visible",
+                elem_id=ids.of("threshold"),
+                scale=2,
+            )
+        with gr.Row():
+            controls["cache_warmup_steps"] = gr.Slider(
+                1,
+                20,
+                step=1,
+                value=_default("cache_warmup_steps"),
+                label="Warm-up steps",
+                info="The first steps decide the composition: always computed",
+                elem_id=ids.of("warmup"),
+            )
+            controls["cache_max_consecutive"] = gr.Slider(
+                0,
+                20,
+                step=1,
+                value=_default("cache_max_consecutive"),
+                label="Longest run of reused steps",
+                info="0: no limit",
+                elem_id=ids.of("max_consecutive"),
+            )
+            controls["cache_compute_last"] = gr.Checkbox(
+                _default("cache_compute_last"),
+                label="Compute the last step",
+                info="Finest detail, one more computed step",
+                elem_id=ids.of("compute_last"),
+            )
+
+
+def _default(name: str) -> Any:
+    return KontextSettings.model_fields[name].default

@@ -1,0 +1,102 @@
+"""What happens when something on the panel is dropped, pressed or moved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from lib_fluxkontext.hosts.forge import infotext, latest
+from lib_fluxkontext.hosts.forge.panel import Panel
+from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts
+from lib_fluxkontext.report.html import report_html
+from lib_fluxkontext.settings import IMAGE_FIELDS
+
+UNKNOWN_OUTPUT = (1024, 1024)
+"""Assumed where Forge's size sliders were not found (the API's own run of ``ui``)."""
+
+
+def connect(panel: Panel) -> None:
+    """Connect everything but what needs Forge's own size sliders."""
+    controls = panel.controls
+    first, second = controls["image1"], controls["image2"]
+    panel.swap.click(
+        lambda one, two, mute_one, mute_two: (two, one, mute_two, mute_one),
+        inputs=[first, second, controls["mute_image1"], controls["mute_image2"]],
+        outputs=[first, second, controls["mute_image1"], controls["mute_image2"]],
+        show_progress="hidden",
+    )
+    panel.clear.click(lambda: (None, None), outputs=[first, second], show_progress="hidden")
+    panel.refresh.click(
+        lambda: report_html(latest.get(panel.ids.tab), panel.ids.accordion),
+        outputs=[panel.report],
+        show_progress="hidden",
+    )
+    for trigger in (first.change, second.change, panel.expected.change):
+        trigger(
+            lambda expected, one, two: missing_images(expected, {"image1": one, "image2": two}),
+            inputs=[panel.expected, first, second],
+            outputs=[panel.missing],
+            show_progress="hidden",
+        )
+
+
+def connect_sizes(panel: Panel, width: Any, height: Any) -> None:
+    """Connect the facts under the slots and the buttons that set the output size.
+
+    Args:
+        panel: the panel.
+        width: Forge's width slider of the same tab.
+        height: its height slider.
+    """
+    controls = panel.controls
+    for name in IMAGE_FIELDS:
+        mute = controls[f"mute_{name}"]
+        inputs = [controls[name], controls["sizing"], controls["half_size"], width, height, mute]
+        if name == "image1":
+            inputs.append(controls["init_image_as_reference"])
+        for component in inputs:
+            component.change(
+                _facts_function(name),
+                inputs=inputs,
+                outputs=[panel.facts[name]],
+                show_progress="hidden",
+                trigger_mode="always_last",
+            )
+        panel.use_size[name].click(
+            _size_function(name),
+            inputs=[controls[name], controls["sizing"]],
+            outputs=[width, height],
+            show_progress="hidden",
+        )
+
+
+def paste_fields(panel: Panel) -> list[tuple[Any, Any]]:
+    """(component, parser) pairs that restore the panel from infotext, in the page and through the API."""
+    fields: list[tuple[Any, Any]] = [(panel.controls[name], infotext.parser(name)) for name in infotext.LABELS]
+    fields.append((panel.expected, _expected))
+    return fields
+
+
+def _expected(params: dict[str, Any]) -> str | None:
+    # A picture made without Kontext says nothing about references; leave what stands there.
+    if infotext.LABELS["enabled"] not in params:
+        return None
+    return json.dumps(infotext.expected_images(params))
+
+
+def _facts_function(name: str) -> Any:
+    def facts(image: Any, sizing: Any, half: bool, width: Any, height: Any, muted: bool, replaced: bool = False) -> str:
+        output = (int(width), int(height)) if width and height else UNKNOWN_OUTPUT
+        return slot_facts(image, name, sizing, half, output, muted, replaced)
+
+    return facts
+
+
+def _size_function(name: str) -> Any:
+    def size(image: Any, sizing: Any) -> tuple[Any, Any]:
+        found = output_size(image, name, sizing) if image is not None else None
+        return found if found is not None else (gr.update(), gr.update())
+
+    return size

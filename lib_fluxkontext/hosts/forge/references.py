@@ -1,0 +1,89 @@
+"""References through Forge's VAE: the posterior's mean, kept between generations."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.references.latent_store import LatentStore
+from lib_fluxkontext.references.sizing import SizePlan, apply_size
+from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
+from lib_fluxkontext.transformer.attach import replaced
+
+
+@dataclass(frozen=True)
+class EncodedReferences:
+    """Tokens of all references of a pass, and what it took to get them."""
+
+    tokens: ReferenceTokens
+    seconds: float
+    encoded: int
+    kept: int
+
+
+class ReferenceEncoder:
+    """Encodes with whatever VAE Forge has loaded; forgets its latents when that becomes another one."""
+
+    def __init__(self) -> None:
+        self.store = LatentStore()
+        self._vae: weakref.ref[Any] | None = None
+
+    def encode(self, vae: Any, references: Sequence[Reference], plans: Sequence[SizePlan]) -> EncodedReferences:
+        """Size and encode.
+
+        Args:
+            vae: Forge's ``VAE`` (``backend.patcher.vae``).
+            references: one or more.
+            plans: a plan for each.
+        """
+        start = time.perf_counter()
+        model = vae.first_stage_model
+        if self._vae is None or self._vae() is not model:
+            self.store.clear()
+            self._vae = weakref.ref(model)
+        latents, kept = [], 0
+        for reference, plan in zip(references, plans, strict=True):
+            key = (reference.digest, plan, str(vae.vae_dtype))
+            latent, was_there = self.store.get(key, partial(_encode, vae, reference, plan))
+            latents.append(latent)
+            kept += was_there
+        tokens = reference_tokens(latents)
+        return EncodedReferences(tokens, time.perf_counter() - start, len(latents) - kept, kept)
+
+
+def _encode(vae: Any, reference: Reference, plan: SizePlan) -> Tensor:
+    return encode_mean(vae, apply_size(reference.image, plan))
+
+
+def encode_mean(vae: Any, image: Image.Image) -> Tensor:
+    """(1, C, h, w) latent as the transformer expects it: the posterior's mean, shifted and scaled.
+
+    Forge's ``encode`` samples the posterior from torch's global generator, which would make a kept latent depend
+    on history and shift every noise drawn after it. Its ``model_vae_regulation`` would give the mean, but the
+    tiled path that Forge falls back to when memory is short ignores it; so the model's own ``encode`` is given
+    the regulation, for this call, on this instance, and no random number is drawn on any path.
+    """
+    model = vae.first_stage_model
+    original = model.encode
+
+    def mean_of(x: Tensor, regulation: Any = None) -> Tensor:
+        return original(x, lambda posterior: posterior.mean)
+
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).unsqueeze(0)
+    with replaced(model, "encode", mean_of):
+        latent = vae.encode(pixels)
+    return model.process_in(latent)
+
+
+encoder = ReferenceEncoder()
+"""Lives as long as the server: the latents are what makes a second seed cheap."""

@@ -1,0 +1,40 @@
+"""End a generation from inside a script callback, where Forge swallows exceptions and goes on.
+
+A callback that raises is logged and forgotten: the user would get a picture made without the reference. So a
+method that Forge calls next on this one object is made to raise instead. What it raises reaches the API as an HTTP
+status and the page as the message under the picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib_fluxkontext.errors import KontextError
+
+
+class FluxKontext(HTTPException):
+    """What the user sees: the class name stands before the reason in Forge's page."""
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+
+def refusal_of(error: BaseException) -> FluxKontext:
+    """422 for what the user can change in the request, 500 for what broke here; the reason in one line."""
+    if isinstance(error, KontextError):
+        return FluxKontext(status_code=422, detail=str(error))
+    line = (str(error).splitlines() or [""])[0]
+    return FluxKontext(status_code=500, detail=f"Flux Kontext failed: {type(error).__name__}: {line}")
+
+
+def refuse_from(target: Any, methods: tuple[str, ...], error: BaseException) -> None:
+    """Make the named methods of this one object raise when Forge calls them next."""
+    refusal = refusal_of(error)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise refusal
+
+    for method in methods:
+        setattr(target, method, refuse)

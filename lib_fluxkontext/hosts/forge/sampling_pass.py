@@ -1,0 +1,166 @@
+"""One sampling: the wrapper around Forge's model call, what it measured, and letting go of it all."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lib_fluxkontext.cache.first_block import Decision, FirstBlockCache, Step, Stream
+from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
+from lib_fluxkontext.hosts.forge.references import EncodedReferences
+from lib_fluxkontext.hosts.forge.sampler_steps import sampler_step
+from lib_fluxkontext.meters.clock import Span, measured
+from lib_fluxkontext.meters.memory import MemoryMeter
+from lib_fluxkontext.report.generation import CallRecord, PassReport
+from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, attached
+
+TILED = "Another extension runs the model on tiles: references are given to every tile, steps are not cached."
+
+
+@dataclass
+class _Measured:
+    step: Step
+    sigma: Tensor
+    span: Span
+    images: int
+    decisions: list[Decision]
+
+
+class SamplingPass:
+    """Lives from ``process_before_every_sampling`` to the end of that sampling.
+
+    Args:
+        label: name in the report.
+        sampler: Forge's sampler of this pass.
+        layout: of the transformer that will run.
+        image_tokens: tokens of the picture.
+        references: encoded, or None.
+        cache: None computes every step.
+        memory: sampled once a call.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        sampler: Any,
+        layout: ForgeFluxLayout,
+        image_tokens: int,
+        references: EncodedReferences | None,
+        cache: FirstBlockCache | None,
+        memory: MemoryMeter,
+    ) -> None:
+        self.label = label
+        self.notes: list[str] = []
+        self._sampler = sampler
+        self._layout = layout
+        self._image_tokens = image_tokens
+        self._encoded = references
+        self._references = AppendedReferences(references.tokens) if references else None
+        self._cache = cache
+        self._memory = memory
+        self._measured: list[_Measured] = []
+        self._ordinals: Counter[Hashable] = Counter()
+        self._evaluation: int | None = None
+        self._start = time.perf_counter()
+        self._report: PassReport | None = None
+
+    @property
+    def calls(self) -> int:
+        """Model calls so far; 0 after a sampling means that something replaced the wrapper."""
+        return len(self._measured if self._report is None else self._report.calls)
+
+    def wrapper(self, previous: Callable | None) -> Callable[[Callable, dict], Tensor]:
+        """A model function wrapper for Forge, around the one that was there.
+
+        A plain closure, because ``clone()`` deep-copies model options and would copy an object with its state.
+        """
+
+        def model_function_wrapper(apply_model: Callable, params: dict) -> Tensor:
+            if self._report is not None:  # Forge keeps the clone after us; by then there is nothing to attach.
+                return _call(previous, apply_model, params)
+            transformer = apply_model.__self__.diffusion_model
+            call = ModelCall(
+                streams=self._streams(params),
+                step=sampler_step(self._sampler),
+                sigmas=params["timestep"],
+                image_tokens=self._image_tokens,
+                references=self._references,
+                cache=self._cache,
+            )
+            with measured(params["input"].device) as span, attached(transformer, self._layout, call):
+                output = _call(previous, apply_model, params)
+            self._measured.append(_Measured(call.step, call.sigmas[0], span, len(call.streams), call.decisions))
+            if call.forwards > 1 and TILED not in self.notes:
+                self.notes.append(TILED)
+            self._memory.sample()
+            return output
+
+        return model_function_wrapper
+
+    def begin(self) -> None:
+        """Sampling starts now."""
+        self._start = time.perf_counter()
+
+    def release(self) -> PassReport:
+        """Sampling is over, by its end or by a failure: hold no tensor and no sampler any more.
+
+        Returns:
+            What the pass cost; the same object when called again.
+        """
+        if self._report is None:
+            records = [_record(one) for one in self._measured]  # waits for the GPU, so it comes before the wall time
+            self._report = PassReport(
+                label=self.label,
+                calls=records,
+                seconds=time.perf_counter() - self._start,
+                encode_seconds=self._encoded.seconds if self._encoded else 0.0,
+                encoded=self._encoded.encoded if self._encoded else 0,
+                kept=self._encoded.kept if self._encoded else 0,
+                reference_tokens=self._encoded.tokens.counts if self._encoded else (),
+                image_tokens=self._image_tokens,
+                notes=tuple(self.notes),
+            )
+            self._encoded = self._references = self._cache = self._sampler = None
+            self._measured.clear()
+        return self._report
+
+    def _streams(self, params: dict) -> list[Stream]:
+        """A key for each row: conditioning mark, ordinal among equal marks, image.
+
+        Forge puts conditionings of one evaluation into one call or several, as memory allows, always in the same
+        order; so ordinals (several for an ``AND`` prompt) are counted over all calls of an evaluation.
+        """
+        evaluation = int(self._sampler.model_wrap_cfg.step)
+        if evaluation != self._evaluation:
+            self._evaluation = evaluation
+            self._ordinals.clear()
+        marks = params["cond_or_uncond"]
+        images = params["input"].shape[0] // len(marks)
+        streams: list[Stream] = []
+        for mark in marks:
+            streams += [(mark, self._ordinals[mark], image) for image in range(images)]
+            self._ordinals[mark] += 1
+        return streams
+
+
+def _call(previous: Callable | None, apply_model: Callable, params: dict) -> Tensor:
+    if previous is not None:
+        return previous(apply_model, params)
+    return apply_model(params["input"], params["timestep"], **params["c"])
+
+
+def _record(one: _Measured) -> CallRecord:
+    distances = [decision.distance for decision in one.decisions if decision.distance is not None]
+    return CallRecord(
+        step=one.step.index,
+        sigma=float(one.sigma),
+        seconds=one.span.seconds(),
+        reused=sum(decision.reuse for decision in one.decisions),
+        images=one.images,
+        distance=max(distances, default=None),
+    )

@@ -1,0 +1,108 @@
+"""What stands under an image slot: its size, the size it will be used at, what the crop removes. Plain HTML."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.image_source import open_source
+from lib_fluxkontext.hosts.forge.infotext import image_to_infotext
+from lib_fluxkontext.references.decode import decode_reference
+from lib_fluxkontext.references.sizing import SizePlan, nearest_bfl_size, plan_size
+from lib_fluxkontext.settings import Sizing
+
+OUTPUT_STEP = 16
+OUTPUT_MIN, OUTPUT_MAX = 64, 2048
+"""Range of Forge's size sliders, in pixels."""
+
+
+def slot_facts(
+    image: Any, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int], muted: bool, replaced: bool
+) -> str:
+    """HTML for one slot; an image that would be refused says why here, before anything runs."""
+    if replaced:
+        return _line("The init image is reference 1; this slot is not used.", "fk-muted")
+    if image is None:
+        return _line("Empty", "fk-muted")
+    try:
+        reference = decode_reference(open_source(image, name), name)
+        plan = plan_size(reference.size, sizing, half_size, output, name)
+    except KontextError as error:
+        return _line(error.reason, "fk-error")
+    facts = _line(_size_text(plan), "fk-muted" if muted else "")
+    if muted:
+        return facts + _line("Muted: kept here, not used.", "fk-muted")
+    return facts + _crop_line(plan)
+
+
+def output_size(image: Any, name: str, sizing: Sizing) -> tuple[int, int] | None:
+    """Width and height for Forge's sliders from a reference, or None where it cannot be read.
+
+    The size of BFL's table if references are sized to it, else the image's own, on the sliders' grid and range.
+    """
+    try:
+        width, height = decode_reference(open_source(image, name), name).size
+    except KontextError:
+        return None
+    if sizing == "to BFL recommended":
+        return nearest_bfl_size(width, height)
+    scale = min(1.0, OUTPUT_MAX / max(width, height))
+    return _on_grid(width * scale), _on_grid(height * scale)
+
+
+def missing_images(expected: str, images: dict[str, Any]) -> str:
+    """Which of a pasted infotext's references are not in their slots, as HTML; empty where none is missing.
+
+    Args:
+        expected: JSON of setting name → ``"digest W×H"``, or an empty text.
+        images: setting name → what its slot holds.
+    """
+    try:
+        wanted = json.loads(expected or "{}")
+    except ValueError:
+        return ""
+    lines = []
+    for name, mark in wanted.items():
+        if _mark_of(images.get(name), name) != mark:
+            digest, _, size = str(mark).partition(" ")
+            what = (
+                f"Reference {name[-1:]} of the pasted parameters is missing: a {size} picture, content hash {digest}."
+            )
+            lines.append(_line(what, "fk-error"))
+    return "".join(lines)
+
+
+def _mark_of(image: Any, name: str) -> str | None:
+    if image is None:
+        return None
+    try:
+        return image_to_infotext(decode_reference(open_source(image, name), name))
+    except KontextError:
+        return None
+
+
+def _size_text(plan: SizePlan) -> str:
+    tokens = -(-plan.target[0] // 16) * -(-plan.target[1] // 16)
+    return f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}, {tokens:,} tokens"
+
+
+def _crop_line(plan: SizePlan) -> str:
+    left, top, right, bottom = plan.removed
+    sides = [f"{n} px {side}" for n, side in ((left, "left"), (top, "top"), (right, "right"), (bottom, "bottom")) if n]
+    if sides:
+        share = plan.removed_share
+        text = f"Crop removes {share:.0%}: {', '.join(sides)}" if share >= 0.005 else f"Crop removes {', '.join(sides)}"
+        return _line(text, "fk-warning" if share > 0.1 else "")
+    if plan.target != plan.resized:
+        return _line(f"Nothing cropped; padded with white around {plan.resized[0]}×{plan.resized[1]}")
+    return _line("Nothing cropped")
+
+
+def _line(text: str, css: str = "") -> str:
+    return f'<p class="fk-facts {css}">{escape(text)}</p>'
+
+
+def _on_grid(side: float) -> int:
+    return int(min(OUTPUT_MAX, max(OUTPUT_MIN, round(side / OUTPUT_STEP) * OUTPUT_STEP)))

@@ -1,0 +1,54 @@
+"""Seconds of model calls, measured without making the GPU wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+
+
+class Span(Protocol):
+    """One measured stretch of work."""
+
+    def seconds(self) -> float:
+        """Its length. On CUDA this waits for the work to end, so ask after sampling."""
+
+
+class _HostSpan:
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.end = self.start
+
+    def stop(self) -> None:
+        self.end = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+class _CudaSpan:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._start = torch.cuda.Event(enable_timing=True)
+        self._end = torch.cuda.Event(enable_timing=True)
+        self._start.record(torch.cuda.current_stream(device))
+
+    def stop(self) -> None:
+        self._end.record(torch.cuda.current_stream(self._device))
+
+    def seconds(self) -> float:
+        self._end.synchronize()
+        return self._start.elapsed_time(self._end) / 1000.0
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Span]:
+    """Measure what runs inside: CUDA events on a CUDA device, else the host's clock."""
+    span = _CudaSpan(device) if device.type == "cuda" else _HostSpan()
+    try:
+        yield span
+    finally:
+        span.stop()

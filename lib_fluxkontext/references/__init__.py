@@ -1,0 +1,1 @@
+"""Anything Pillow opens → RGB image (``decode``) → sized (``sizing``) → tokens and ids (``tokens``)."""

@@ -1,0 +1,160 @@
+"""From what a user drops or posts to 8-bit RGB, without clipping, leaking or guessing."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.settings import describe
+
+MIN_SIDE = 16
+"""Pixels. Flux's VAE and 2×2 patches make one token of 16×16 pixels."""
+
+MAX_PIXELS = 64_000_000
+"""Decoded pixels. A 64-megapixel photograph; more is a decompression bomb rather than a reference."""
+
+MAX_RATIO = 20.0
+"""Longer side over shorter. Past it every sizing mode either crops almost all of it away or shrinks it to nothing."""
+
+_DATA_URI = re.compile(r"^data:[^,]*,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One decoded reference.
+
+    Attributes:
+        image: 8-bit RGB, upright.
+        digest: first 12 hex digits of SHA-256 over size and pixels: the same picture has the same digest
+            whatever file it came in.
+        name: the setting it came from, for messages (``"image1"``).
+    """
+
+    image: Image.Image
+    digest: str
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+
+def decode_reference(source: Any, name: str) -> Reference:
+    """Decode one reference.
+
+    Args:
+        source: a Pillow image, a numpy array (H×W, H×W×3 or H×W×4, uint8), encoded bytes, base64 or a data URI.
+        name: the setting it came from.
+
+    Raises:
+        KontextError: undecodable or truncated data, a side under ``MIN_SIDE``, a ratio over ``MAX_RATIO``, more
+            than ``MAX_PIXELS`` pixels, or a type that holds no image.
+    """
+    image = _open(source, name)
+    _check_size(image, name)
+    try:
+        image.load()
+        rgb = to_rgb(image)
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        raise KontextError(f"the image is truncated or damaged ({_line(error)})", name) from None
+    return Reference(rgb, content_digest(rgb), name)
+
+
+def content_digest(rgb: Image.Image) -> str:
+    """First 12 hex digits of SHA-256 over ``b"WxH"`` and the RGB bytes."""
+    return hashlib.sha256(b"%dx%d" % rgb.size + rgb.tobytes()).hexdigest()[:12]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: EXIF orientation applied, transparency flattened on white, deep modes scaled, not clipped.
+
+    Flattening on white rather than dropping alpha matters: editors leave colour under transparent pixels, and
+    a plain conversion would show it to the model.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey_to_8_bit(image).convert("RGB")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    # A copy, so that no file handle or lazy decoder is kept alive.
+    return image.convert("RGB").copy()
+
+
+def _grey_to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale a 16-bit, 32-bit or float grey image to 8 bits by the range its type promises."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixel values that are not finite")
+    if image.mode == "F" and values.max() <= 1.0:
+        full = 1.0
+    elif image.mode == "F" and values.max() <= 255.0:
+        full = 255.0
+    elif values.max() <= 65535.0:
+        full = 65535.0
+    else:
+        full = float(values.max())
+    return Image.fromarray(np.rint(values.clip(0, full) * (255.0 / full)).astype(np.uint8), "L")
+
+
+def _open(source: Any, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        try:
+            return Image.fromarray(source)
+        except (TypeError, ValueError, KeyError) as error:
+            raise KontextError(f"the array is not an image ({_line(error)})", name) from None
+    if isinstance(source, str):
+        source = _bytes_of(source, name)
+    if not isinstance(source, (bytes, bytearray)):
+        allowed = "a base64 text, a data URI, an http(s) URL where Forge allows it, or null"
+        raise KontextError(f"got {describe(source)}; allowed: {allowed}", name)
+    try:
+        return Image.open(io.BytesIO(source))
+    except Image.DecompressionBombError:
+        raise KontextError(f"more than {MAX_PIXELS:,} pixels", name) from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {_reason(error)})", name) from None
+
+
+def _bytes_of(text: str, name: str) -> bytes:
+    if not text.strip():
+        raise KontextError("got an empty text; send null where there is no image", name)
+    payload = "".join(_DATA_URI.sub("", text.strip(), count=1).split())
+    payload += "=" * (-len(payload) % 4)  # many encoders leave the padding out
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise KontextError(f"got {describe(text, 24)}, which is neither base64 nor a data URI", name) from None
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise KontextError(f"{width}×{height} is more than {MAX_PIXELS:,} pixels", name)
+    if min(width, height) < MIN_SIDE:
+        raise KontextError(f"{width}×{height} has a side under {MIN_SIDE} pixels", name)
+    if max(width, height) > MAX_RATIO * min(width, height):
+        ratio = max(width, height) / min(width, height)
+        raise KontextError(f"{width}×{height} is {ratio:.0f} times longer than wide; at most {MAX_RATIO:.0f}", name)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    # Pillow's own sentence names a BytesIO object, which tells a user nothing.
+    return "unknown format" if isinstance(error, Image.UnidentifiedImageError) else _line(error)

@@ -1,0 +1,52 @@
+"""Encoded references, kept between generations so that a second seed encodes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from torch import Tensor
+
+
+class LatentStore:
+    """Least recently used latents go first once more than ``max_bytes`` are held. Safe for several threads.
+
+    A 1-megapixel reference is a 16×128×128 float32 latent, 1 MiB.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 2**20) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, encode: Callable[[], Tensor]) -> tuple[Tensor, bool]:
+        """The latent under ``key``, encoded now if need be.
+
+        Returns:
+            The latent on the CPU, and whether it was already there. What ``encode`` raises is passed on, and
+            nothing is kept.
+        """
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key], True
+        latent = encode().detach().to("cpu", copy=True)
+        with self._lock:
+            self._entries[key] = latent
+            while len(self._entries) > 1 and self.held_bytes > self.max_bytes:
+                self._entries.popitem(last=False)
+        return latent, False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all kept latents."""
+        return sum(latent.element_size() * latent.nelement() for latent in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget everything: the checkpoint or the VAE is another one now."""
+        with self._lock:
+            self._entries.clear()

@@ -1,0 +1,93 @@
+"""Latents → tokens and position ids, as Flux's transformer counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PATCH = 2
+"""Latent pixels on a token's side."""
+
+REFERENCE_INDEX = 1.0
+"""First axis of a reference's position ids; the generated image's is 0 (Black Forest Labs, ``prepare_kontext``)."""
+
+
+@dataclass(frozen=True)
+class ReferenceTokens:
+    """All references of one generation, ready to be appended to the image tokens.
+
+    Attributes:
+        tokens: (1, N, C·4) packed latents.
+        ids: (1, N, 3) float32 position ids: index, row, column. Not bfloat16, which cannot count past 256.
+        counts: tokens of each reference; sums to N.
+    """
+
+    tokens: Tensor
+    ids: Tensor
+    counts: tuple[int, ...]
+
+
+def pad_to_even(latent: Tensor) -> Tensor:
+    """(B, C, h, w) → the same with even h and w, by circular padding as Flux pads its own image."""
+    pad_h, pad_w = latent.shape[-2] % PATCH, latent.shape[-1] % PATCH
+    if not (pad_h or pad_w):
+        return latent
+    return torch.nn.functional.pad(latent, (0, pad_w, 0, pad_h), mode="circular")
+
+
+def pack(latent: Tensor) -> Tensor:
+    """(B, C, h, w) with even sides → (B, h/2·w/2, C·4), a token's channels in the order (C, row, column)."""
+    batch, channels, height, width = latent.shape
+    patches = latent.reshape(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // PATCH) * (width // PATCH), channels * PATCH**2)
+
+
+def offset_ids(grids: Sequence[tuple[int, int]]) -> Tensor:
+    """Position ids of references placed by ComfyUI's "offset" rule (``comfy/ldm/flux/model.py``).
+
+    With H and W the furthest row and column used so far, a reference of h×w tokens starts at column W if
+    h + H > w + W, else at row H. So the references tile a roughly square plane and never overlap.
+
+    Args:
+        grids: rows and columns in tokens of each reference.
+
+    Returns:
+        (1, Σh·w, 3) float32 on the CPU.
+    """
+    used_rows = used_columns = 0
+    parts = []
+    for rows, columns in grids:
+        if rows + used_rows > columns + used_columns:
+            first_row, first_column = 0, used_columns
+        else:
+            first_row, first_column = used_rows, 0
+        ids = torch.empty(rows, columns, 3, dtype=torch.float32)
+        ids[..., 0] = REFERENCE_INDEX
+        ids[..., 1] = torch.arange(first_row, first_row + rows, dtype=torch.float32)[:, None]
+        ids[..., 2] = torch.arange(first_column, first_column + columns, dtype=torch.float32)[None, :]
+        parts.append(ids.reshape(1, rows * columns, 3))
+        used_rows = max(used_rows, first_row + rows)
+        used_columns = max(used_columns, first_column + columns)
+    return torch.cat(parts, dim=1)
+
+
+def reference_tokens(latents: Sequence[Tensor]) -> ReferenceTokens:
+    """Pack and place references.
+
+    Args:
+        latents: for each reference (1, C, h, w), already scaled as the model expects; any h and w ≥ 1.
+
+    Raises:
+        ValueError: no latent, or one that is not (1, C, h, w).
+    """
+    if not latents:
+        raise ValueError("no latents")
+    if any(latent.ndim != 4 or latent.shape[0] != 1 for latent in latents):
+        raise ValueError(f"expected (1, C, h, w), got {[tuple(latent.shape) for latent in latents]}")
+    even = [pad_to_even(latent) for latent in latents]
+    packed = [pack(latent) for latent in even]
+    ids = offset_ids([(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH) for latent in even])
+    return ReferenceTokens(torch.cat(packed, dim=1), ids, tuple(part.shape[1] for part in packed))

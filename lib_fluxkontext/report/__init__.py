@@ -1,0 +1,1 @@
+"""The numbers of a generation: added up (``generation``), as infotext (``text``), as HTML (``html``)."""

@@ -1,0 +1,148 @@
+"""The report as a fragment of HTML: sums, a bar chart of the steps, a table. Escaped, self-contained."""
+
+from __future__ import annotations
+
+from html import escape
+
+from lib_fluxkontext.report import text
+from lib_fluxkontext.report.generation import GenerationReport, PassReport, StepRecord
+
+CHART_HEIGHT = 96
+BAR_PITCH = 22
+MAX_PITCHED = 40
+_LETTER = {"computed": "C", "reused": "R", "mixed": "M"}
+
+_PATTERNS = """
+<defs>
+<pattern id="{id}-reused" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
+<rect width="6" height="6" class="fk-reused-ground"/><line x1="0" y1="0" x2="0" y2="6" class="fk-reused-stripe"/>
+</pattern>
+<pattern id="{id}-mixed" width="6" height="6" patternUnits="userSpaceOnUse">
+<rect width="6" height="6" class="fk-mixed-ground"/><circle cx="3" cy="3" r="1.5" class="fk-mixed-dot"/>
+</pattern>
+</defs>"""
+
+
+def report_html(report: GenerationReport | None, chart_id: str) -> str:
+    """The report's HTML.
+
+    Args:
+        report: None gives a line that says what will stand here.
+        chart_id: unique in the page; the charts' patterns are named after it.
+    """
+    if report is None or not report.passes:
+        return '<p class="fk-empty">Steps, seconds and memory of the next generation will stand here.</p>'
+    parts = [_sums(report)]
+    for place, one in enumerate(report.passes):
+        title = f"<h4>{escape(one.label)}</h4>" if len(report.passes) > 1 else ""
+        parts += [title, _chart(one, f"{chart_id}-{place}"), _references(one)]
+    parts += [_legend(report), _notes(report), _table(report)]
+    return f'<div class="fk-report">{"".join(parts)}</div>'
+
+
+def _sums(report: GenerationReport) -> str:
+    cells = [
+        ("Sampling", text.seconds(report.sampling_seconds), "Wall time of all steps of all batches"),
+        ("Computed step", text.seconds(report.computed_seconds), "Median"),
+        ("Reused step", text.seconds(report.reused_seconds), "Median"),
+        ("Reused", text.steps_cached(report), "Steps that First Block Cache did not compute"),
+        ("Speed-up", _speed_up(report.speed_up), "Against computing every step at the median computed step's time"),
+    ]
+    memory = report.memory
+    if memory is not None and memory.device is None:
+        cells.append(("Process memory", text.gigabytes(memory.process), "No CUDA device: this is main memory"))
+    elif memory is not None:
+        cells.append(("VRAM peak", text.gigabytes(memory.allocated), f"Tensors, by torch, on {memory.device}"))
+        cells.append(("Reserved", text.gigabytes(memory.reserved), "Held by torch's allocator"))
+        of_total = f"{text.gigabytes(memory.in_use)} of {text.gigabytes(memory.total)}"
+        cells.append(("Card in use", of_total, "All programs, by the driver (NVML), sampled at each step"))
+    shown = "".join(
+        f'<div title="{escape(hint)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
+        for name, value, hint in cells
+    )
+    return f'<dl class="fk-sums">{shown}</dl>'
+
+
+def _chart(one: PassReport, chart_id: str) -> str:
+    steps = one.steps
+    if not steps:
+        return '<p class="fk-empty">No step finished.</p>'
+    slowest = max(step.seconds for step in steps) or 1.0
+    lettered = len(steps) <= MAX_PITCHED
+    pitch = BAR_PITCH if lettered else max(3.0, BAR_PITCH * MAX_PITCHED / len(steps))
+    width = pitch * len(steps)
+    bars = "".join(_bar(step, place * pitch, pitch, slowest, chart_id, lettered) for place, step in enumerate(steps))
+    label = f"Seconds of {len(steps)} steps, slowest {text.seconds(slowest)}"
+    height = CHART_HEIGHT + (28 if lettered else 4)
+    return (
+        f'<div class="fk-chart"><span class="fk-scale">{text.seconds(slowest)}</span>'
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height}" '
+        f'style="max-width:{width:g}px" preserveAspectRatio="xMinYMax meet">'
+        f"{_PATTERNS.format(id=chart_id)}{bars}</svg></div>"
+    )
+
+
+def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str, lettered: bool) -> str:
+    height = max(2.0, CHART_HEIGHT * step.seconds / slowest)
+    fill = "" if step.kind == "computed" else f' fill="url(#{chart_id}-{step.kind})"'
+    hint = f"Step {step.index + 1}: {step.kind}, {text.seconds(step.seconds)}, sigma {step.sigma:.3f}"
+    if step.distance is not None:
+        hint += f", change {step.distance:.3f}"
+    letter = ""
+    if lettered:
+        middle = x + pitch / 2
+        letter = (
+            f'<text x="{middle:g}" y="{CHART_HEIGHT + 12}">{_LETTER[step.kind]}</text>'
+            f'<text x="{middle:g}" y="{CHART_HEIGHT + 25}" class="fk-index">{step.index + 1}</text>'
+        )
+    return (
+        f"<g><title>{escape(hint)}</title>"
+        f'<rect x="{x + pitch * 0.1:g}" y="{CHART_HEIGHT - height:.1f}" width="{pitch * 0.8:g}" '
+        f'height="{height:.1f}" class="fk-{step.kind}"{fill}/>{letter}</g>'
+    )
+
+
+def _references(one: PassReport) -> str:
+    if not one.reference_tokens:
+        return '<p class="fk-facts">No references.</p>'
+    tokens = " + ".join(f"{count:,}" for count in one.reference_tokens)
+    encoded = f"{one.encoded} encoded in {text.seconds(one.encode_seconds)}" if one.encoded else ""
+    kept = f"{one.kept} kept from before" if one.kept else ""
+    how = ", ".join(part for part in (encoded, kept) if part)
+    return f'<p class="fk-facts">Picture {one.image_tokens:,} tokens, references {tokens}; {how}.</p>'
+
+
+def _legend(report: GenerationReport) -> str:
+    words = {"computed": "C computed", "reused": "R reused", "mixed": "M some images of the batch reused"}
+    kinds = {step.kind for step in report.steps}
+    items = "".join(f'<span class="fk-key fk-key-{kind}">{words[kind]}</span>' for kind in words if kind in kinds)
+    return f'<p class="fk-legend">{items}</p>'
+
+
+def _notes(report: GenerationReport) -> str:
+    notes = [*report.notes, *(note for one in report.passes for note in one.notes)]
+    if report.memory is not None and report.memory.spill_suspected:
+        notes.append(
+            "The card was full: its driver may have moved memory to shared RAM, which makes steps many times slower "
+            "(inferred, not measured). Lower GPU Weights, tick half size, or use a smaller checkpoint."
+        )
+    return "".join(f'<p class="fk-note">{escape(note)}</p>' for note in dict.fromkeys(notes))
+
+
+def _table(report: GenerationReport) -> str:
+    rows = "".join(
+        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><td>{step.index + 1}</td><td>{step.kind}</td>"
+        f"<td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
+        f"<td>{'–' if step.distance is None else f'{step.distance:.4f}'}</td><td>{step.calls}</td></tr>"
+        for one in report.passes
+        for step in one.steps
+    )
+    head = "<th>Pass</th><th>Step</th><th></th><th>Time</th><th>Sigma</th><th>Change</th><th>Calls</th>"
+    return (
+        "<details><summary>All steps as a table</summary>"
+        f'<div class="fk-scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+    )
+
+
+def _speed_up(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}×"

@@ -1,0 +1,116 @@
+"""One run through the blocks under First Block Cache: the first measures, the rest compute or stand aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_fluxkontext.cache.first_block import Decision, FirstBlockCache, Step, Stream
+from lib_fluxkontext.transformer.layout import TransformerLayout
+
+
+class BlockPass:
+    """Replacements for the blocks' ``forward`` during one forward of the transformer.
+
+    The first block always runs. On a hit its hook already returns the finished image tokens, alone: neither
+    references nor text, because nothing after it reads them any more, and the other blocks hand on what they
+    are given. On a miss everything runs, and the last block's hook stores what came of it.
+
+    Blocks may write into their inputs (Forge Neo's do), so what is compared is kept by value.
+    """
+
+    def __init__(
+        self,
+        layout: TransformerLayout,
+        cache: FirstBlockCache,
+        streams: Sequence[Stream],
+        step: Step,
+        sigmas: Tensor,
+        generated: int,
+    ) -> None:
+        self.layout = layout
+        self.cache = cache
+        self.streams = streams
+        self.step = step
+        self.sigmas = sigmas
+        self.generated = generated
+        self.decisions: list[Decision] = []
+        self.missing: list[int] = []
+        """Rows that still need a run of their own, after a pass in which only some hit."""
+        self._aside = False
+        self._given: tuple[Tensor, Tensor] | None = None
+        self._first_residual: Tensor | None = None
+        self._first_output: Tensor | None = None
+        self._text_tokens = 0
+
+    def hook(self, block: nn.Module, first: bool, last: bool) -> Callable[..., Any]:
+        """The forward that stands in for ``block``'s."""
+        original = block.forward
+        if first:
+            return lambda *args, **kwargs: self._first(original, args, kwargs)
+
+        def rest(*args: Any, **kwargs: Any) -> Any:
+            if self._aside:
+                return self.layout.unchanged(block, args, kwargs)
+            output = original(*args, **kwargs)
+            if last:
+                self._store(self.layout.last_image(output, self._text_tokens))
+            return output
+
+        return rest
+
+    def for_missing(self, rows: Tensor) -> BlockPass:
+        """A pass over the missing rows alone that starts from the first block's output of this one."""
+        follow_up = BlockPass(
+            self.layout,
+            self.cache,
+            [self.streams[row] for row in self.missing],
+            self.step,
+            self.sigmas[rows.to(self.sigmas.device)],
+            self.generated,
+        )
+        image, text = self._given
+        follow_up._given = (image[rows], text[rows])
+        follow_up._measured(image[rows], text, self._first_residual[rows])
+        return follow_up
+
+    def _first(self, original: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        if self._given is not None:
+            return self.layout.join(*self._given)
+        before = self.layout.block_image(args, kwargs)[:, : self.generated].clone()
+        output = original(*args, **kwargs)
+        image, text = self.layout.split(output)
+        residual = image[:, : self.generated] - before
+        self.decisions = self.cache.decide(self.streams, self.step, self.sigmas, residual)
+        hits = [decision.reuse for decision in self.decisions]
+        if not any(hits):
+            self._measured(image, text, residual)
+            return output
+        self._aside = True
+        if not all(hits):
+            self.missing = [row for row, hit in enumerate(hits) if not hit]
+            self._given = (image.clone(), text.clone())
+            self._first_residual = residual
+        return self.layout.join(self._finished(image, hits), text[:, :0])
+
+    def _finished(self, image: Tensor, hits: Sequence[bool]) -> Tensor:
+        """(B, n, d): fresh first-block output plus stored residual where it hit; the other rows are not used."""
+        image = image[:, : self.generated]
+        if len(hits) == 1:
+            return image + self.cache.residual(self.streams[0])
+        rows = [
+            image[row] + self.cache.residual(self.streams[row]) if hit else image[row] for row, hit in enumerate(hits)
+        ]
+        return torch.stack(rows)
+
+    def _measured(self, image: Tensor, text: Tensor, residual: Tensor) -> None:
+        self._first_residual = residual
+        self._first_output = image[:, : self.generated].clone()
+        self._text_tokens = text.shape[1]
+
+    def _store(self, image: Tensor) -> None:
+        rest = image[:, : self.generated] - self._first_output
+        self.cache.store(self.streams, self.step, self.sigmas, self._first_residual, rest)

@@ -1,0 +1,66 @@
+"""Forge's door to the extension: every callback hands on to ``lib_fluxkontext.hosts.forge``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from modules import scripts
+
+from lib_fluxkontext.hosts.forge import generation, panel, panel_events
+
+
+class FluxKontextScript(scripts.Script):
+    """The always-on script; it keeps no state of a generation, that hangs on ``p``."""
+
+    sorting_priority = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sliders: dict[str, tuple[Any, Any]] = {}
+        self._panel: tuple[panel.Panel, Any] | None = None
+
+    def title(self) -> str:
+        return panel.TITLE
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        built = panel.build_panel(is_img2img)
+        panel_events.connect(built)
+        self.infotext_fields = panel_events.paste_fields(built)
+        self.paste_field_names = list(generation.infotext.LABELS.values())
+        self._panel = (built, gr.context.Context.root_block)
+        self._connect_sizes()
+        return built.arguments()
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        tab = "img2img" if self.is_img2img else "txt2img"
+        if kwargs.get("elem_id") in (f"{tab}_width", f"{tab}_height"):
+            self._sliders[kwargs["elem_id"].removeprefix(f"{tab}_")] = (component, gr.context.Context.root_block)
+            self._connect_sizes()
+
+    def _connect_sizes(self) -> None:
+        """Once panel and both sliders stand in the same page; Forge's API builds panels that have no page."""
+        if self._panel is None or len(self._sliders) < 2:
+            return
+        built, root = self._panel
+        width, height = self._sliders["width"], self._sliders["height"]
+        if width[1] is root and height[1] is root:
+            panel_events.connect_sizes(built, width[0], height[0])
+
+    def before_process(self, p: Any, *args: Any) -> None:
+        generation.prepare(p, args)
+
+    def process(self, p: Any, *args: Any) -> None:
+        generation.check(p)
+
+    def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        generation.before_sampling(p, kwargs["x"])
+
+    def postprocess_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        generation.after_batch(p)
+
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        generation.finish(p, processed)

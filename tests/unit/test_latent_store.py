@@ -1,0 +1,54 @@
+"""Latents kept between generations: bounded, and honest about what was there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lib_fluxkontext.references.latent_store import LatentStore
+
+LATENT = torch.zeros(1, 16, 4, 4)
+BYTES = LATENT.nelement() * 4
+
+
+def test_a_second_time_encodes_nothing() -> None:
+    store, count = LatentStore(), []
+
+    def encode() -> torch.Tensor:
+        count.append(1)
+        return LATENT
+
+    assert [store.get("a", encode)[1] for _ in range(3)] == [False, True, True]
+    assert len(count) == 1
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    store = LatentStore(max_bytes=2 * BYTES)
+    for key in ("a", "b", "a", "c"):
+        store.get(key, lambda: LATENT)
+    assert [store.get(key, lambda: LATENT)[1] for key in ("a", "c", "b")] == [True, True, False]
+    assert store.held_bytes <= 2 * BYTES
+
+
+def test_one_that_is_larger_than_the_bound_still_serves() -> None:
+    store = LatentStore(max_bytes=1)
+    assert store.get("a", lambda: LATENT)[0].shape == LATENT.shape
+    assert len(store) == 1
+
+
+def test_a_failed_encode_keeps_nothing() -> None:
+    store = LatentStore()
+
+    def fail() -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        store.get("a", fail)
+    assert len(store) == 0
+
+
+def test_what_is_kept_is_not_the_callers_tensor() -> None:
+    store, mine = LatentStore(), LATENT.clone()
+    store.get("a", lambda: mine)
+    mine += 1
+    assert store.get("a", lambda: mine)[0].abs().max() == 0

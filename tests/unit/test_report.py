@@ -1,0 +1,117 @@
+"""Report arithmetic and what becomes of it as text and HTML."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from lib_fluxkontext.meters.memory import MemoryUse
+from lib_fluxkontext.report import text
+from lib_fluxkontext.report.generation import CallRecord, GenerationReport, PassReport
+from lib_fluxkontext.report.html import report_html
+
+MEMORY = MemoryUse(None, None, None, None, None, 3 * 2**30)
+CARD = MemoryUse("RTX", 8 * 2**30, 9 * 2**30, 10 * 2**30, 12 * 2**30, 2**30)
+
+
+def calls(*rows: tuple[int, float, int, int]) -> list[CallRecord]:
+    return [CallRecord(step, 1.0 - step / 10, seconds, reused, images) for step, seconds, reused, images in rows]
+
+
+def report(*rows: tuple[int, float, int, int], seconds: float = 5.0) -> GenerationReport:
+    return GenerationReport((PassReport("Sampling", calls(*rows), seconds),), MEMORY)
+
+
+def test_calls_of_one_step_add_up() -> None:
+    one = report((0, 1.0, 0, 1), (0, 0.5, 1, 1), (1, 0.25, 1, 1), (1, 0.25, 1, 1))
+    assert [(step.seconds, step.calls, step.kind) for step in one.steps] == [(1.5, 2, "mixed"), (0.5, 2, "reused")]
+
+
+def test_medians_shares_and_speed_up() -> None:
+    one = report((0, 1.0, 0, 1), (1, 3.0, 0, 1), (2, 2.0, 0, 1), (3, 0.5, 1, 1), (4, 0.5, 1, 1))
+    assert one.computed_seconds == 2.0
+    assert one.reused_seconds == 0.5
+    assert one.reused_share == pytest.approx(0.4)
+    assert one.speed_up == pytest.approx(5 * 2.0 / 7.0)
+    assert text.steps_cached(one) == "2 of 5"
+
+
+def test_a_batch_that_splits_counts_by_images() -> None:
+    one = report((0, 1.0, 0, 2), (1, 0.6, 1, 2))
+    assert one.reused_share == pytest.approx(0.25)
+    assert text.steps_cached(one) == "0 of 2 (25% of all images' steps)"
+
+
+def test_speed_up_is_counted_pass_by_pass() -> None:
+    first = PassReport("first", calls((0, 1.0, 0, 1), (1, 1.0, 0, 1)), 2.0)
+    hires = PassReport("hires", calls((0, 9.0, 0, 1), (1, 9.0, 0, 1)), 18.0)
+    assert GenerationReport((first, hires)).speed_up == pytest.approx(1.0)
+
+
+def test_nothing_sampled_divides_by_nothing() -> None:
+    empty = GenerationReport((PassReport("Sampling", [], 0.0),), MEMORY)
+    assert empty.speed_up is None
+    assert empty.reused_share == 0
+    assert text.step_time(empty) == "no step finished"
+    assert "No step finished" in report_html(empty, "x")
+
+
+def test_the_dictionary_is_json() -> None:
+    back = json.loads(json.dumps(report((0, 1.0, 0, 1), (1, 0.1, 1, 1)).to_dict()))
+    assert back["reused_steps"] == 1
+    assert back["steps"] == 2
+    assert [step["kind"] for step in back["passes"][0]["steps"]] == ["computed", "reused"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "–"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (2.5, "2.50 s"), (61.2, "61.2 s")]
+)
+def test_seconds_read_well(value: float | None, words: str) -> None:
+    assert text.seconds(value) == words
+
+
+def test_memory_without_cuda_says_so() -> None:
+    assert text.memory_peak(MEMORY) == "no CUDA; process 3.00 GB"
+    assert text.memory_peak(CARD) == "8.00 GB allocated; 9.00 GB reserved"
+
+
+class _Balanced(HTMLParser):
+    void = {"br", "line", "rect", "circle"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("steps", [1, 20, 150])
+def test_the_html_is_balanced_and_tells_kinds_apart_without_colour(steps: int) -> None:
+    html = report_html(report(*[(i, 0.1 + i % 3, i % 2, 1) for i in range(steps)]), "chart")
+    parser = _Balanced()
+    parser.feed(html)
+    assert parser.open == []
+    assert html.count("<title>Step ") == steps
+    if 1 < steps <= 40:
+        assert html.count(">R</text>") == steps // 2
+        assert html.count(">C</text>") == steps - steps // 2
+
+
+def test_labels_are_escaped() -> None:
+    nasty = GenerationReport((PassReport("<script>", calls((0, 1.0, 0, 1)), 1.0, notes=("<b>",)),) * 2, MEMORY)
+    assert "<script>" not in report_html(nasty, "x")
+    assert "<b>" not in report_html(nasty, "x")
+
+
+def test_a_full_card_is_called_a_suspicion() -> None:
+    spill = GenerationReport((PassReport("s", calls((0, 1.0, 0, 1)), 1.0),), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
+    assert "inferred, not measured" in report_html(spill, "x")
+    assert text.memory_peak(spill.memory).endswith("spill suspected")
