@@ -42,6 +42,11 @@ class SizePlan:
     target: tuple[int, int]
 
     @property
+    def tokens(self) -> int:
+        """Tokens this reference will be: the VAE rounds 8 pixels down to a latent, a token takes 2×2, rounded up."""
+        return -(-(self.target[0] // 8) // 2) * -(-(self.target[1] // 8) // 2)
+
+    @property
     def removed(self) -> tuple[int, int, int, int]:
         """Source pixels that the crop takes: left, top, right, bottom."""
         left, top, right, bottom = self.crop

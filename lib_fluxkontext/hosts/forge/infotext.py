@@ -9,7 +9,7 @@ from typing import Any
 from lib_fluxkontext.references.decode import Reference
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import GenerationReport
-from lib_fluxkontext.settings import IMAGE_FIELDS, SIZINGS, KontextSettings
+from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings
 
 LABELS: dict[str, str] = {
     "enabled": "Kontext",
@@ -27,6 +27,9 @@ LABELS: dict[str, str] = {
 }
 """Infotext's name of every setting but the images."""
 
+TABLE = frozenset(FIELD_NAMES[: FIELD_NAMES.index("cache_compute_last") + 1])
+"""Written always; what is rarer, only where it is not the default, to keep the infotext short."""
+
 IMAGE_LABELS: dict[str, str] = {"image1": "Kontext image 1", "image2": "Kontext image 2"}
 
 STEP_TIME = "Kontext step time"
@@ -40,7 +43,11 @@ _IMAGE = re.compile(r"([0-9a-f]{12}) (\d+)×(\d+)")
 
 def settings_to_infotext(settings: KontextSettings, references: Sequence[Reference]) -> dict[str, str]:
     """Infotext of the settings, and of each reference its digest and size: the images themselves do not fit."""
-    fields = {label: str(getattr(settings, name)) for name, label in LABELS.items()}
+    fields = {
+        label: str(getattr(settings, name))
+        for name, label in LABELS.items()
+        if name in TABLE or getattr(settings, name) != KontextSettings.model_fields[name].default
+    }
     for reference in references:
         label = IMAGE_LABELS.get(reference.name)
         if label:
@@ -67,6 +74,8 @@ def parser(name: str) -> Callable[[Mapping[str, Any]], Any]:
     label = LABELS[name]
 
     def parse(params: Mapping[str, Any]) -> Any:
+        if label not in params and LABELS["enabled"] in params:  # left out because it was the default
+            return KontextSettings.model_fields[name].default
         return parse_value(name, params.get(label))
 
     return parse

@@ -55,6 +55,7 @@ def build_panel(is_img2img: bool) -> Panel:
             label="Use the init image as reference 1",
             elem_id=ids.of("init_image"),
             visible=is_img2img,
+            elem_classes="fk-check",
         )
         _sizing(ids, controls, is_img2img)
         _cache(ids, controls)
@@ -82,12 +83,17 @@ def _slot(
         facts[name] = gr.HTML('<p class="fk-facts fk-muted">Empty</p>', elem_id=ids.of(f"facts{number}"))
         with gr.Row(elem_classes="fk-toolbar"):
             use_size[name] = ToolButton(
-                "📐 Use its size",
+                "Use its size",
                 elem_id=ids.of(f"use_size{number}"),
                 tooltip="Set Width and Height from it",
             )
             controls[f"mute_{name}"] = gr.Checkbox(
-                _default(f"mute_{name}"), label="Mute", elem_id=ids.of(f"mute{number}"), min_width=80, scale=0
+                _default(f"mute_{name}"),
+                label="Mute",
+                elem_id=ids.of(f"mute{number}"),
+                min_width=80,
+                scale=0,
+                elem_classes="fk-check",
             )
 
 
@@ -106,6 +112,7 @@ def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None
             label="Half size",
             info="A quarter of the tokens: much faster, less detail",
             elem_id=ids.of("half_size"),
+            elem_classes="fk-check",
         )
     controls["hires_references"] = gr.Checkbox(
         _default("hires_references"),
@@ -113,6 +120,7 @@ def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None
         info="Off: the second pass of hires fix costs what it costs without references",
         elem_id=ids.of("hires_references"),
         visible=not is_img2img,
+        elem_classes="fk-check",
     )
 
 
@@ -124,6 +132,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
                 label="First Block Cache",
                 info="Reuse a step when its first block says that little has changed",
                 elem_id=ids.of("cache"),
+                elem_classes="fk-check",
             )
             controls["cache_threshold"] = gr.Slider(
                 0.0,
@@ -159,6 +168,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
                 label="Compute the last step",
                 info="Finest detail, one more computed step",
                 elem_id=ids.of("compute_last"),
+                elem_classes="fk-check",
             )
 
 

@@ -84,8 +84,7 @@ def _mark_of(image: Any, name: str) -> str | None:
 
 
 def _size_text(plan: SizePlan) -> str:
-    tokens = -(-plan.target[0] // 16) * -(-plan.target[1] // 16)
-    return f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}, {tokens:,} tokens"
+    return f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}, {plan.tokens:,} tokens"
 
 
 def _crop_line(plan: SizePlan) -> str:

@@ -1,0 +1,1 @@
+"""Tests that run a real Forge on the CPU with very small checkpoints."""

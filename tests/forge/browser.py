@@ -1,0 +1,149 @@
+"""Headless Chromium on Forge's page, through Playwright and a browser that is installed already."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+FINISHED = """([tab, before]) => {
+    const interrupt = document.getElementById(tab + '_interrupt');
+    const running = interrupt && getComputedStyle(interrupt).display !== 'none';
+    if (running) { window.testIdleSince = 0; return false; }
+    const image = document.querySelector(`#${tab}_gallery img`);
+    if (image && image.src !== before) return true;
+    window.testIdleSince = window.testIdleSince || Date.now();
+    return Date.now() - window.testIdleSince > 3000;
+}"""
+"""True when a new picture is in the gallery, or three seconds after a generation ended without one."""
+
+SETTLED = """() => {
+    const values = [...document.querySelectorAll('input')].map(input => input.value).join();
+    if (values !== window.testValues) {
+        window.testValues = values;
+        window.testValuesSince = Date.now();
+    }
+    return Date.now() - window.testValuesSince > 1500;
+}"""
+"""True when no input of the page changed for a while."""
+
+
+def browser_path() -> str | None:
+    """An installed Chromium, if there is one."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+class ForgePage:
+    """Forge's page in a browser, with its components reached by their element ids."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.console: list[str] = []
+        self.errors: list[str] = []
+        self.gallery_before: str | None = None
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def open(self, url: str, *, dark: bool = False, timeout: float = 90) -> None:
+        """Open the page and wait until Gradio has built it and its initial events are over."""
+        self.page.goto(f"{url}/?__theme={'dark' if dark else 'light'}", wait_until="domcontentloaded")
+        self.page.wait_for_selector("#txt2img_generate", state="visible", timeout=timeout * 1000)
+        self.page.wait_for_function(SETTLED, timeout=timeout * 1000)
+
+    def element(self, elem_id: str) -> Locator:
+        """The component with this ``elem_id``."""
+        return self.page.locator(f'[id="{elem_id}"]')
+
+    def click(self, elem_id: str) -> None:
+        """Click a component."""
+        self.element(elem_id).click()
+
+    def open_tab(self, name: str) -> None:
+        """Show one of the page's main tabs, such as ``img2img``."""
+        self.page.locator("#tabs > .tab-nav > button", has_text=name).first.click()
+
+    def open_accordion(self, elem_id: str) -> None:
+        """Unfold an accordion unless it is."""
+        label = self.element(elem_id).locator(".label-wrap").first
+        if "open" not in (label.get_attribute("class") or "").split():
+            label.click()
+
+    def fill(self, elem_id: str, value: str | float) -> None:
+        """Type into a text box, a number or a slider's number, and leave it."""
+        inputs = self.element(elem_id).locator('textarea, input[type="number"], input:not([type])')
+        inputs.first.fill(str(value))
+        inputs.first.press("Tab")
+
+    def drop_image(self, elem_id: str, path: Path) -> None:
+        """Put a file into a picture component and wait until it is shown."""
+        component = self.element(elem_id)
+        component.locator('input[type="file"]').first.set_input_files(str(path))
+        component.locator("img").first.wait_for(state="visible", timeout=30000)
+
+    def clear_image(self, elem_id: str) -> None:
+        """Take the picture out of a picture component."""
+        component = self.element(elem_id)
+        component.get_by_label("Remove Image").or_(component.get_by_label("Clear")).first.click()
+        component.locator('input[type="file"]').first.wait_for(state="attached", timeout=10000)
+
+    def gallery_image(self, tab: str = "txt2img") -> str | None:
+        """The address of the picture the gallery shows."""
+        image = self.page.locator(f"#{tab}_gallery img")
+        return image.first.evaluate("image => image.src") if image.count() else None
+
+    def start_generation(self, tab: str = "txt2img") -> None:
+        """Click "Generate"."""
+        self.gallery_before = self.gallery_image(tab)
+        self.click(f"{tab}_generate")
+
+    def wait_generation_done(self, tab: str = "txt2img", timeout: float = 120) -> None:
+        """Wait until the generation that :meth:`start_generation` began is over and shown."""
+        self.page.wait_for_timeout(200)
+        self.page.wait_for_function(FINISHED, arg=[tab, self.gallery_before], timeout=timeout * 1000)
+
+    def generate(self, tab: str = "txt2img", timeout: float = 120) -> None:
+        """Generate and wait for the result."""
+        self.start_generation(tab)
+        self.wait_generation_done(tab, timeout)
+
+    def infotext(self, tab: str = "txt2img") -> str:
+        """The generation data below the gallery."""
+        return self.element(f"html_info_{tab}").inner_text()
+
+    def log(self, tab: str = "txt2img") -> str:
+        """The messages below the gallery: the time taken, or an error."""
+        return self.element(f"html_log_{tab}").inner_text()
+
+    def screenshot(self, path: Path, *, full: bool = False) -> None:
+        """Save a picture of the page."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(path), full_page=full)
+
+
+@contextmanager
+def open_browser(width: int = 1400, height: int = 1000) -> Iterator[ForgePage]:
+    """A browser with one empty page of this size; closed at the end."""
+    path = browser_path()
+    if path is None:
+        raise RuntimeError("no Chromium or Chrome was found on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        try:
+            yield ForgePage(browser.new_page(viewport={"width": width, "height": height}))
+        finally:
+            browser.close()

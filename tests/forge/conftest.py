@@ -1,0 +1,42 @@
+"""Servers for tests that need a real Forge; each starts when the first test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.forge.server import ForgeServer, forge_available
+
+HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
+
+
+def require_forge() -> None:
+    """Skip the test where no Forge is installed."""
+    reason = forge_available()
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def forge() -> Iterator[ForgeServer]:
+    """Forge's API with the extension, the small Flux checkpoint and the test hooks."""
+    require_forge()
+    with ForgeServer(env=HOOKS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def plain_forge() -> Iterator[ForgeServer]:
+    """Forge's API without the extension, to compare with."""
+    require_forge()
+    with ForgeServer(env=HOOKS, extensions=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def forge_page() -> Iterator[ForgeServer]:
+    """Forge with its page, the extension and the small Flux checkpoint."""
+    require_forge()
+    with ForgeServer(env=HOOKS, nowebui=False) as server:
+        yield server

@@ -1,0 +1,112 @@
+"""Test-only script: failures, interruptions and counts on request.
+
+It is there only when the environment sets ``FLUX_KONTEXT_TEST_HOOKS=1``, and does nothing to a
+generation that does not ask. One API argument, a dict:
+
+``{"fail_at_call": n}``      the n-th call of the transformer (from 1) raises ``RuntimeError``
+``{"interrupt_at_step": n}`` interrupts the generation while it is at step n (from 1)
+``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+import torch
+from modules import processing, script_callbacks, scripts, shared
+
+ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
+
+
+class Hooks:
+    """The controls of one generation, and their hooks on its transformer."""
+
+    def __init__(self, controls: dict[str, Any], transformer: torch.nn.Module) -> None:
+        self.controls = controls
+        self.counts = {"transformer": 0, "double": 0, "single": 0}
+        self.steps = 0
+        self.handles = []
+        if "fail_at_call" in controls or controls.get("count_forwards"):
+            self.watch(transformer, "transformer")
+        if controls.get("count_forwards"):
+            for kind in ("double", "single"):
+                for block in getattr(transformer, f"{kind}_blocks", []):
+                    self.watch(block, kind)
+
+    def watch(self, module: torch.nn.Module, kind: str) -> None:
+        """Count the calls of ``module``, and let one fail if that was asked for."""
+
+        def before_forward(*_: Any) -> None:
+            self.counts[kind] += 1
+            if kind == "transformer" and self.counts[kind] == self.controls.get("fail_at_call"):
+                raise RuntimeError("failure asked for by a test")
+
+        self.handles.append(module.register_forward_pre_hook(before_forward))
+
+    def remove(self) -> None:
+        """Take all hooks off the transformer."""
+        while self.handles:
+            self.handles.pop().remove()
+
+
+active: Hooks | None = None
+
+
+def end_hooks() -> None:
+    """Remove the running generation's hooks."""
+    global active
+    if active is not None:
+        active.remove()
+    active = None
+
+
+def end_hooks_after_processing() -> None:
+    """Wrap Forge's generation so that hooks go however it ends."""
+    original = processing.process_images_inner
+
+    def process_images_inner(p: processing.StableDiffusionProcessing) -> processing.Processed:
+        try:
+            return original(p)
+        finally:
+            end_hooks()
+
+    processing.process_images_inner = process_images_inner
+
+
+def interrupt_if_asked(_: script_callbacks.CFGDenoiserParams) -> None:
+    """Interrupt the generation at the step that was asked for; Forge finishes that step's call."""
+    if active is not None:
+        active.steps += 1
+        if active.steps == active.controls.get("interrupt_at_step"):
+            shared.state.interrupted = True
+
+
+if ENABLED:
+
+    class SmallFluxTestHooks(scripts.Script):
+        """Makes the controls reachable through the API."""
+
+        def title(self) -> str:
+            return "Small Flux Test Hooks"
+
+        def show(self, is_img2img: bool) -> object:
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img: bool) -> list[gr.components.Component]:
+            return [gr.JSON(value=None, visible=False)]
+
+        def process(self, p: processing.StableDiffusionProcessing, controls: dict | None = None) -> None:
+            global active
+            if controls:
+                end_hooks()
+                active = Hooks(controls, p.sd_model.forge_objects.unet.model.diffusion_model)
+
+        def postprocess_batch(self, p: processing.StableDiffusionProcessing, *_: Any, **__: Any) -> None:
+            if active is not None and active.controls.get("count_forwards"):
+                text = " ".join(f"{kind}={count}" for kind, count in active.counts.items())
+                p.extra_generation_params["Test calls"] = text
+
+    end_hooks_after_processing()
+    script_callbacks.on_cfg_denoiser(interrupt_if_asked)

@@ -1,0 +1,270 @@
+"""What the extension promises, in a real Forge, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from tests.forge.photos import cat, cat_base64, woman, woman_base64
+from tests.forge.requests import TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
+from tests.forge.server import ForgeServer, Result
+
+HOOKS = "Small Flux Test Hooks"
+CACHED = {"cache": True, "cache_threshold": 0.65}
+"""With random weights the first block changes by 0.5 to 0.9 from step to step; 0.65 makes some hit and some miss."""
+STEPS = 12
+
+
+def test_two_references_change_the_picture_and_their_order_matters(forge: ForgeServer) -> None:
+    plain = pixels(made(forge))
+    both = pixels(made(forge, two_references()))
+    swapped = pixels(made(forge, two_references(image1=cat_base64(), image2=woman_base64())))
+    first = pixels(made(forge, two_references(image2=None)))
+    second = pixels(made(forge, two_references(image1=None)))
+    pictures = [plain, both, swapped, first, second]
+    for index, one in enumerate(pictures):
+        for other in pictures[index + 1 :]:
+            assert difference(one, other) > 0.5
+
+
+def test_disabled_is_bit_identical_to_no_extension(forge: ForgeServer, plain_forge: ForgeServer) -> None:
+    without = pixels(made(plain_forge))
+    assert np.array_equal(without, pixels(made(forge)))
+    assert np.array_equal(without, pixels(made(forge, two_references(enabled=False))))
+    assert np.array_equal(without, pixels(made(forge, {"enabled": True, "cache": False})))
+
+
+def test_the_same_request_is_the_same_picture_whatever_came_between(forge: ForgeServer) -> None:
+    request = two_references(**CACHED)
+    first = made(forge, request, steps=STEPS)
+    made(forge, two_references(sizing="no change", half_size=True), seed=7, width=192, batch_size=2)
+    forge.img2img(woman(), steps=3)
+    forge.txt2img(**kontext(two_references(cache_threshold=-1)))
+    again = made(forge, request, steps=STEPS)
+    assert np.array_equal(pixels(first), pixels(again))
+    assert report(again)["passes"][0]["references_kept"] == 2
+    assert report(again)["passes"][0]["references_encoded"] == 0
+
+
+def test_threshold_zero_is_bit_identical_to_no_cache(forge: ForgeServer) -> None:
+    without = pixels(made(forge, two_references(), steps=STEPS))
+    assert np.array_equal(without, pixels(made(forge, two_references(cache=True, cache_threshold=0), steps=STEPS)))
+    assert np.array_equal(without, pixels(made(forge, two_references(cache=True, cache_threshold=1e-9), steps=STEPS)))
+    assert not np.array_equal(without, pixels(made(forge, two_references(**CACHED), steps=STEPS)))
+
+
+@pytest.mark.parametrize("references", [True, False], ids=["two references", "no references"])
+@pytest.mark.parametrize("cfg", [1.0, 3.0], ids=["CFG 1", "CFG 3 with a negative prompt"])
+def test_a_batch_with_cache_equals_its_images_alone(forge: ForgeServer, cfg: float, references: bool) -> None:
+    settings = two_references(**CACHED) if references else {"enabled": True, **CACHED}
+    payload = {"steps": STEPS, "cfg_scale": cfg, "negative_prompt": "fog"}
+    together = made(forge, settings, batch_size=2, n_iter=2, seed=10, **payload)
+    assert len(together.images) == 4
+    reused = [step["kind"] for one in report(together)["passes"] for step in one["steps"]]
+    assert "computed" in reused
+    assert "reused" in reused or "mixed" in reused
+    for index in range(4):
+        alone = made(forge, settings, seed=10 + index, **payload)
+        assert difference(pixels(alone), pixels(together, index)) < WITHIN
+
+
+def test_images_of_one_batch_go_different_ways(forge: ForgeServer) -> None:
+    """A threshold between the two images' distances: the batch must split, and still equal the images alone."""
+    probe = made(forge, two_references(cache=True, cache_threshold=1e-9), steps=STEPS, seed=3)
+    other = made(forge, two_references(cache=True, cache_threshold=1e-9), steps=STEPS, seed=4)
+    pairs = [
+        (a["distance"], b["distance"])
+        for a, b in zip(*(report(r)["passes"][0]["steps"] for r in (probe, other)), strict=True)
+        if a["distance"] is not None
+    ]
+    low, high = sorted(max(pairs, key=lambda pair: abs(pair[0] - pair[1]) / max(pair)))
+    settings = two_references(cache=True, cache_threshold=(low + high) / 2)
+    together = made(forge, settings, steps=STEPS, seed=3, batch_size=2)
+    assert "mixed" in {step["kind"] for step in report(together)["passes"][0]["steps"]}
+    for index in range(2):
+        alone = made(forge, settings, steps=STEPS, seed=3 + index)
+        assert difference(pixels(alone), pixels(together, index)) < WITHIN
+
+
+def test_batch_count_three_equals_three_single_runs(forge: ForgeServer) -> None:
+    together = made(forge, two_references(**CACHED), n_iter=3, seed=20, steps=STEPS)
+    assert report(together)["reused_steps"] > 0
+    for index in range(3):
+        alone = made(forge, two_references(**CACHED), seed=20 + index, steps=STEPS)
+        assert np.array_equal(pixels(alone), pixels(together, index))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("image1", woman_base64()[:20000]),
+        ("image2", "a cat on a mat"),
+        ("image1", ""),
+        ("image1", 12),
+        ("sizing", "crop"),
+        ("cache_threshold", -1),
+        ("cache_threshold", "lots"),
+        ("cache_threshold", 1e9),
+        ("cache_warmup_steps", 0),
+        ("enabled", "yes"),
+        ("half_size", None),
+        ("cache_treshold", 0.1),
+        ("init_image_as_reference", True),
+    ],
+)
+def test_a_wrong_request_is_refused_by_name_and_leaves_nothing_behind(
+    forge: ForgeServer, field: str, value: object
+) -> None:
+    before = pixels(made(forge))
+    result = forge.txt2img(**kontext(two_references(**{field: value})))
+    assert result.status == 422
+    assert result.reply["detail"].startswith(f"{field}: ")
+    assert "\n" not in result.reply["detail"]
+    assert np.array_equal(before, pixels(made(forge)))
+
+
+def test_positional_arguments_as_people_migrate_with_them(forge: ForgeServer) -> None:
+    positional = forge.txt2img(**kontext(True, woman_base64(), cat_base64(), "to output", False, False))
+    assert np.array_equal(pixels(positional), pixels(made(forge, two_references())))
+    refused = forge.txt2img(**kontext(True, woman_base64(), None, "to output", False, True, "lots"))
+    assert refused.status == 422
+    assert "cache_threshold" in refused.reply["detail"]
+
+
+def test_a_url_is_refused_as_forges_settings_say(forge: ForgeServer) -> None:
+    """Forge allows requests by default, but not to addresses of its own network."""
+    result = forge.txt2img(**kontext(two_references(image1="http://127.0.0.1:9/woman.png")))
+    assert result.status == 422
+    assert result.reply["detail"].startswith("image1: ")
+
+
+def test_after_a_failure_in_the_middle_of_sampling_nothing_is_left(
+    forge: ForgeServer, plain_forge: ForgeServer
+) -> None:
+    fresh = pixels(made(plain_forge))
+    request = two_references(**CACHED)
+    before = pixels(made(forge, request, steps=STEPS))
+    failed = forge.txt2img(**kontext(request, **{HOOKS: {"fail_at_call": 3}}), steps=STEPS)
+    assert failed.status == 500
+    assert np.array_equal(fresh, pixels(made(forge)))
+    assert np.array_equal(before, pixels(made(forge, request, steps=STEPS)))
+
+
+def test_after_an_interrupt_nothing_is_left(forge: ForgeServer, plain_forge: ForgeServer) -> None:
+    fresh = pixels(made(plain_forge))
+    request = two_references(**CACHED)
+    before = pixels(made(forge, request, steps=STEPS))
+    stopped = forge.txt2img(**kontext(request, **{HOOKS: {"interrupt_at_step": 3}}), steps=STEPS)
+    assert stopped.status == 200
+    assert len(report(stopped)["passes"][0]["steps"]) < STEPS
+    assert np.array_equal(fresh, pixels(made(forge)))
+    assert np.array_equal(before, pixels(made(forge, request, steps=STEPS)))
+
+
+def test_two_requests_at_once_do_not_mix(forge: ForgeServer) -> None:
+    requests = [two_references(**CACHED), two_references(image1=cat_base64(), image2=None)]
+    alone = [pixels(made(forge, request, steps=STEPS)) for request in requests]
+    results: dict[int, Result] = {}
+
+    def ask(index: int) -> None:
+        results[index] = forge.txt2img(**kontext(requests[index % 2]), steps=STEPS)
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index in range(4):
+        assert np.array_equal(pixels(results[index]), alone[index % 2])
+
+
+def test_a_hit_runs_one_block_of_all(forge: ForgeServer) -> None:
+    settings = two_references(cache=True, cache_threshold=1.0)
+    result = forge.txt2img(**kontext(settings, **{HOOKS: {"count_forwards": True}}), steps=STEPS)
+    assert pixels(result).std() > 1
+    one = report(result)
+    assert one["reused_steps"] == STEPS - 1
+    assert one["speed_up"] > 1
+    assert one["passes"][0]["reference_tokens"] == [256, 256]
+    assert one["passes"][0]["image_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    ("settings", "reused"),
+    [
+        ({"cache_warmup_steps": 5}, [False] * 5 + [True] * 5),
+        ({"cache_max_consecutive": 1}, [False, True] * 5),
+        ({"cache_compute_last": True}, [False] + [True] * 8 + [False]),
+    ],
+)
+def test_the_limits_of_reuse_count_steps(forge: ForgeServer, settings: dict, reused: list[bool]) -> None:
+    result = made(forge, two_references(cache=True, cache_threshold=1.0, **settings), steps=10)
+    assert [step["kind"] == "reused" for step in report(result)["passes"][0]["steps"]] == reused
+
+
+def test_the_report_is_in_info_and_infotext(forge: ForgeServer) -> None:
+    result = made(forge, two_references(**CACHED), steps=STEPS)
+    params = result.info["extra_generation_params"]
+    for key in ("Kontext step time", "Kontext steps cached", "Kontext VRAM peak"):
+        assert key in params
+        assert f"{key}: " in result.infotext
+    assert "no CUDA" in params["Kontext VRAM peak"]
+    one = params["Kontext report"]
+    assert len(one["passes"][0]["steps"]) == STEPS
+    assert all(step["seconds"] > 0 for step in one["passes"][0]["steps"])
+    assert one["sampling_seconds"] >= sum(step["seconds"] for step in one["passes"][0]["steps"])
+    assert one["memory"]["process"] > 2**28
+    assert "Kontext report" not in result.infotext
+
+
+def test_infotext_restores_every_control_but_the_images(forge: ForgeServer) -> None:
+    settings = two_references(
+        sizing="fit inside output",
+        half_size=True,
+        cache=True,
+        cache_threshold=0.37,
+        cache_warmup_steps=3,
+        cache_max_consecutive=2,
+        cache_compute_last=True,
+        mute_image2=True,
+        hires_references=False,
+    )
+    first = made(forge, settings)
+    # Forge's API stumbles over its own "styles" when it reads an infotext, unless the request names it.
+    again = forge.txt2img(infotext=first.infotext, styles=[])
+    assert again.status == 200, again.reply
+    names = [key for key in first.info["extra_generation_params"] if key.startswith("Kontext")]
+    results = {"Kontext step time", "Kontext steps cached", "Kontext VRAM peak", "Kontext report", "Kontext image 1"}
+    for name in set(names) - results:
+        assert again.info["extra_generation_params"][name] == first.info["extra_generation_params"][name], name
+    images = {TITLE: {"args": [True, woman_base64(), cat_base64()]}}
+    with_images = forge.txt2img(infotext=first.infotext, styles=[], alwayson_scripts=images)
+    assert np.array_equal(pixels(with_images), pixels(first))
+
+
+def test_infotext_names_each_reference_by_content_and_size(forge: ForgeServer) -> None:
+    params = made(forge, two_references()).info["extra_generation_params"]
+    other = made(forge, two_references(image1="data:image/png;base64," + woman_base64()), width=192)
+    assert params["Kontext image 1"] == other.info["extra_generation_params"]["Kontext image 1"]
+    assert params["Kontext image 1"].endswith(f" {woman().width}×{woman().height}")
+    assert params["Kontext image 2"].endswith(f" {cat().width}×{cat().height}")
+    assert params["Kontext image 1"] != params["Kontext image 2"]
+
+
+def test_muted_is_as_if_it_were_not_there(forge: ForgeServer) -> None:
+    muted = pixels(made(forge, two_references(mute_image1=True)))
+    assert np.array_equal(muted, pixels(made(forge, two_references(image1=None))))
+
+
+def test_the_script_is_listed_with_its_arguments(forge: ForgeServer) -> None:
+    _, scripts = forge.get("/sdapi/v1/script-info")
+    for script in [script for script in scripts if script["name"] == TITLE.lower()]:
+        assert json.dumps(script["args"][3]["choices"]) == json.dumps(
+            ["to BFL recommended", "to output", "no change", "fit inside output"]
+        )
+        assert [argument["value"] for argument in script["args"][:10]] == [
+            False, None, None, "to BFL recommended", False, True, 0.14, 1, 0, False,
+        ]  # fmt: skip

@@ -1,0 +1,180 @@
+"""The panel in a real browser, on a real Forge's page: drop two photographs, generate, read the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.forge.browser import ForgePage, browser_path, open_browser
+from tests.forge.photos import cat, woman
+from tests.forge.server import ForgeServer
+
+PANEL = "flux_kontext"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The two photographs, a file that is none, and a narrow one."""
+    folder = tmp_path_factory.mktemp("photos")
+    woman().save(folder / "woman.png")
+    cat().save(folder / "cat.jpg")
+    cat().resize((900, 40)).save(folder / "narrow.png")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
+    """A fresh page with the txt2img panel open."""
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    with open_browser(1400, 1600) as opened:
+        opened.open(forge_page.url)
+        opened.open_accordion(f"txt2img_{PANEL}")
+        yield opened
+        assert opened.errors == []
+
+
+def facts(page: ForgePage, slot: int, contains: str, tab: str = "txt2img") -> str:
+    """The facts under a slot, once they contain a text."""
+    element = page.element(f"{tab}_{PANEL}_facts{slot}")
+    element.get_by_text(contains).first.wait_for(timeout=15000)
+    return element.inner_text()
+
+
+def drop_both(page: ForgePage, files: dict[str, Path], tab: str = "txt2img") -> None:
+    page.drop_image(f"{tab}_{PANEL}_image1", files["woman"])
+    page.drop_image(f"{tab}_{PANEL}_image2", files["cat"])
+    facts(page, 2, "451×300", tab)
+
+
+def value(page: ForgePage, elem_id: str) -> str:
+    return page.element(elem_id).locator('input[type="number"], input').first.input_value()
+
+
+def wait_value(page: ForgePage, elem_id: str, wanted: str) -> None:
+    for _ in range(60):
+        if value(page, elem_id) == wanted:
+            return
+        page.page.wait_for_timeout(250)
+    raise AssertionError(f"{elem_id} is {value(page, elem_id)}, not {wanted}")
+
+
+def report_text(page: ForgePage, tab: str = "txt2img") -> str:
+    element = page.element(f"{tab}_{PANEL}_report")
+    element.locator(".fk-sums").wait_for(timeout=20000)
+    return element.inner_text()
+
+
+def test_two_photographs_in_one_picture_out_with_its_report(page: ForgePage, files: dict[str, Path]) -> None:
+    drop_both(page, files)
+    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    assert "512×512 → 512×512, 1,024 tokens" in facts(page, 1, "1,024 tokens")
+    assert "Nothing cropped" in facts(page, 1, "Nothing cropped")
+    assert "Crop removes 1 px right" in facts(page, 2, "Crop removes")
+    page.fill(f"txt2img_{PANEL}_threshold", 1.0)
+    page.generate()
+    text = report_text(page)
+    assert page.gallery_image() is not None
+    assert "3 of 4" in text
+    assert "Process memory" in text
+    chart = page.element(f"txt2img_{PANEL}_report").locator("svg")
+    assert chart.locator("rect.fk-computed").count() == 1
+    assert chart.locator("rect.fk-reused").count() == 3
+    assert [chart.locator("text").nth(2 * i).text_content() for i in range(4)] == ["C", "R", "R", "R"]
+    infotext = page.infotext()
+    assert "Kontext cache threshold: 1" in infotext
+    assert re.search(r"Kontext image 2: [0-9a-f]{12} 451×300", infotext)
+
+
+def test_swap_clear_mute_and_use_its_size(page: ForgePage, files: dict[str, Path]) -> None:
+    drop_both(page, files)
+    page.click(f"txt2img_{PANEL}_swap")
+    assert "451×300" in facts(page, 1, "451×300")
+    assert "512×512" in facts(page, 2, "512×512")
+    page.click(f"txt2img_{PANEL}_use_size1")
+    wait_value(page, "txt2img_width", "1248")
+    wait_value(page, "txt2img_height", "832")
+    page.element(f"txt2img_{PANEL}_mute1").locator("input").check()
+    assert "Muted" in facts(page, 1, "Muted")
+    assert page.element(f"txt2img_{PANEL}_image1").locator("img").count() == 1
+    page.click(f"txt2img_{PANEL}_clear")
+    facts(page, 2, "Empty")
+    assert page.element(f"txt2img_{PANEL}_image2").locator("img").count() == 0
+
+
+def test_what_cannot_be_used_says_so_in_the_slot_and_under_the_picture(
+    page: ForgePage, files: dict[str, Path]
+) -> None:
+    page.drop_image(f"txt2img_{PANEL}_image1", files["narrow"])
+    assert "at most 20" in facts(page, 1, "at most 20")
+    page.generate()
+    assert "image1: 900×40 is 22 times longer than wide" in page.log()
+    page.click(f"txt2img_{PANEL}_clear")
+    facts(page, 1, "Empty")
+    page.generate()
+    assert "Error" not in page.log()
+    assert "image1" not in page.log()
+
+
+def test_the_crop_is_shown_before_it_happens(page: ForgePage, files: dict[str, Path]) -> None:
+    page.drop_image(f"txt2img_{PANEL}_image2", files["cat"])
+    page.element(f"txt2img_{PANEL}_sizing").locator("input").click()
+    page.page.get_by_role("option", name="to output").click()
+    assert "256×256" in facts(page, 2, "256×256")
+    assert "Crop removes 33%" in facts(page, 2, "Crop removes 33%")
+    page.fill("txt2img_width", 512)
+    assert "512×256" in facts(page, 2, "512×256")
+    page.element(f"txt2img_{PANEL}_sizing").locator("input").click()
+    page.page.get_by_role("option", name="fit inside output").click()
+    assert "padded with white" in facts(page, 2, "padded with white")
+
+
+def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
+    page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
+) -> None:
+    infotext = (
+        "a red lighthouse\nSteps: 4, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 5, Size: 256x256, "
+        "Kontext: True, Kontext sizing: no change, Kontext half size: True, Kontext cache: False, "
+        "Kontext cache threshold: 0.33, Kontext cache warm-up: 3, Kontext cache longest run: 2, "
+        "Kontext cache compute last: True, Kontext mute 2: True, Kontext image 1: 0123456789ab 640×480"
+    )
+    page.element("txt2img_prompt").locator("textarea").fill(infotext)
+    page.click("paste")
+    missing = page.element(f"txt2img_{PANEL}_missing")
+    missing.get_by_text("Reference 1 of the pasted parameters is missing").wait_for(timeout=15000)
+    assert "640×480" in missing.inner_text()
+    assert "0123456789ab" in missing.inner_text()
+    wait_value(page, f"txt2img_{PANEL}_threshold", "0.33")
+    wait_value(page, f"txt2img_{PANEL}_warmup", "3")
+    wait_value(page, f"txt2img_{PANEL}_max_consecutive", "2")
+    assert value(page, f"txt2img_{PANEL}_sizing") == "no change"
+    for name, checked in {"half_size": True, "cache": False, "compute_last": True, "mute1": False, "mute2": True}.items():
+        assert page.element(f"txt2img_{PANEL}_{name}").locator("input").is_checked() == checked, name
+
+
+def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:
+    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    page.generate()
+    infotext = page.infotext()
+    page.click(f"txt2img_{PANEL}_clear")
+    facts(page, 1, "Empty")
+    page.element("txt2img_prompt").locator("textarea").fill("x\n" + infotext[infotext.index("Steps:") :])
+    page.click("paste")
+    missing = page.element(f"txt2img_{PANEL}_missing")
+    missing.get_by_text("is missing").wait_for(timeout=15000)
+    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    missing.get_by_text("is missing").wait_for(state="detached", timeout=15000)
+
+
+def test_img2img_has_the_panel_with_the_init_image_as_reference(page: ForgePage, files: dict[str, Path]) -> None:
+    page.open_tab("img2img")
+    page.open_accordion(f"img2img_{PANEL}")
+    page.element(f"img2img_{PANEL}_init_image").locator("input").check()
+    assert "init image is reference 1" in facts(page, 1, "init image is reference 1", "img2img")
+    assert not page.element(f"img2img_{PANEL}_hires_references").is_visible()
+    page.open_tab("txt2img")
+    assert not page.element(f"txt2img_{PANEL}_init_image").is_visible()
+    assert page.element(f"txt2img_{PANEL}_hires_references").is_visible()

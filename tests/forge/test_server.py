@@ -1,0 +1,100 @@
+"""The test servers themselves: every checkpoint format generates, and the hooks leave no trace."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.forge import checkpoint_files as files
+from tests.forge.server import ForgeServer, Result, forge_python
+
+FORMATS = [
+    files.FLUX,
+    files.FLUX_BF16,
+    files.FLUX_FP8,
+    files.FLUX_GGUF,
+    files.FLUX_NF4,
+    files.FLUX_SCHNELL,
+    files.SD15,
+]
+
+
+@pytest.fixture(scope="module")
+def server(plain_forge: ForgeServer) -> Iterator[ForgeServer]:
+    """The server without the extension, left with the checkpoint it began with."""
+    yield plain_forge
+    plain_forge.select(files.FLUX)
+
+
+def hooks(**controls: Any) -> dict[str, Any]:
+    """The request's part that asks for test hooks."""
+    return {"alwayson_scripts": {"Small Flux Test Hooks": {"args": [controls]}}}
+
+
+def pixels(result: Result) -> np.ndarray:
+    """The only picture of a generation that went well."""
+    assert result.status == 200, result.reply
+    assert len(result.images) == 1
+    return np.asarray(result.images[0])
+
+
+def has_bitsandbytes() -> bool:
+    """Whether Forge's Python can load 4-bit weights."""
+    command = [forge_python(), "-c", "import bitsandbytes"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("checkpoint", FORMATS)
+def test_every_format_generates(server: ForgeServer, checkpoint: str) -> None:
+    if checkpoint == files.FLUX_NF4 and not has_bitsandbytes():
+        pytest.skip("Forge's Python has no bitsandbytes")
+    server.select(checkpoint)
+    first = pixels(server.txt2img())
+    assert first.shape == (256, 256, 3)
+    assert first.std() > 20
+    assert np.array_equal(first, pixels(server.txt2img()))
+    assert not np.array_equal(first, pixels(server.txt2img(seed=2)))
+
+
+def test_prompt_and_guidance_matter(server: ForgeServer) -> None:
+    server.select(files.FLUX)
+    first = pixels(server.txt2img()).astype(float)
+    for change in ({"prompt": "a blue cat"}, {"distilled_cfg_scale": 1.0}):
+        assert np.abs(pixels(server.txt2img(**change)) - first).mean() > 5
+
+
+def test_lora_applies(server: ForgeServer) -> None:
+    server.select(files.FLUX)
+    plain = pixels(server.txt2img(prompt="a house"))
+    adapted = pixels(server.txt2img(prompt="a house <lora:small-lora:1>"))
+    assert not np.array_equal(plain, adapted)
+    assert "for KModel-UNet with 4 keys" in server.log_text()
+
+
+def test_failure_leaves_no_trace(server: ForgeServer) -> None:
+    server.select(files.FLUX)
+    before = pixels(server.txt2img())
+    failed = server.txt2img(**hooks(fail_at_call=2))
+    assert failed.status == 500
+    assert "failure asked for by a test" in failed.reply["message"]
+    assert np.array_equal(before, pixels(server.txt2img()))
+
+
+def test_calls_are_counted(server: ForgeServer) -> None:
+    server.select(files.FLUX)
+    counted = server.txt2img(**hooks(count_forwards=True))
+    assert "Test calls: transformer=4 double=8 single=16" in counted.infotext
+    assert "Test calls" not in server.txt2img().infotext
+
+
+def test_interruption_stops_at_the_step(server: ForgeServer) -> None:
+    server.select(files.FLUX)
+    whole = pixels(server.txt2img(steps=6))
+    stopped = server.txt2img(steps=6, **hooks(interrupt_at_step=3, count_forwards=True))
+    assert "transformer=3 " in stopped.infotext
+    assert not np.array_equal(whole, pixels(stopped))
+    assert np.array_equal(whole, pixels(server.txt2img(steps=6)))

@@ -1,0 +1,189 @@
+"""Every way Forge makes a picture, with two references: sizes, hires fix, img2img, samplers, checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.forge import checkpoint_files as files
+from tests.forge.photos import woman, woman_base64
+from tests.forge.requests import difference, kontext, made, pixels, report, two_references
+from tests.forge.server import ForgeServer, Result, encode_image, forge_python
+
+CACHED = {"cache": True, "cache_threshold": 0.65}
+
+
+def from_picture(forge: ForgeServer, settings: dict | None, image: Image.Image, **payload: object) -> Result:
+    """An img2img that must succeed, from one start noise: Forge samples the init latent from the global state."""
+    result = forge.img2img(image, **(kontext(settings) if settings else {}), steps=8, **payload)
+    assert result.status == 200, result.reply
+    return result
+
+
+@pytest.mark.parametrize(("width", "height"), [(264, 328), (328, 264), (200, 64), (64, 392), (256, 256)])
+@pytest.mark.parametrize("sizing", ["to output", "fit inside output"])
+def test_any_output_size(forge: ForgeServer, width: int, height: int, sizing: str) -> None:
+    """Forge allows multiples of 8: odd latents, padded by Flux itself."""
+    result = made(forge, two_references(sizing=sizing, **CACHED), width=width, height=height)
+    assert result.images[0].size == (width, height)
+    plain = pixels(made(forge, width=width, height=height))
+    assert difference(pixels(result), plain) > 0.5
+    tokens = -(-width // 16) * -(-height // 16)
+    assert report(result)["passes"][0]["reference_tokens"] == [tokens, tokens]
+
+
+def test_sizing_modes_and_half_size(forge: ForgeServer) -> None:
+    tokens = {}
+    for sizing in ("to BFL recommended", "to output", "no change", "fit inside output"):
+        for half in (False, True):
+            one = report(made(forge, two_references(sizing=sizing, half_size=half), steps=1))
+            tokens[sizing, half] = one["passes"][0]["reference_tokens"]
+    assert tokens["to BFL recommended", False] == [4096, 78 * 52]
+    assert tokens["to BFL recommended", True] == [1024, 39 * 26]
+    assert tokens["to output", False] == tokens["fit inside output", False] == [256, 256]
+    assert tokens["no change", False] == [32 * 32, 28 * 19]
+    assert tokens["no change", True] == [16 * 16, 14 * 10]
+
+
+@pytest.mark.parametrize("upscaler", ["Latent", "None"])
+def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscaler: str) -> None:
+    payload = {
+        "enable_hr": True,
+        "hr_scale": 1.5,
+        "hr_upscaler": upscaler,
+        "hr_second_pass_steps": 3,
+        "denoising_strength": 0.5,
+        "hr_additional_modules": ["Use same choices"],
+        "hr_cfg": 1.0,
+    }
+    both = made(forge, two_references(**CACHED), **payload)
+    first = made(forge, two_references(hires_references=False, **CACHED), **payload)
+    plain = made(forge, **payload)
+    assert both.images[0].size == (384, 384)
+    assert [one["reference_tokens"] for one in report(both)["passes"]] == [[256, 256], [576, 576]]
+    assert [one["reference_tokens"] for one in report(first)["passes"]] == [[256, 256], []]
+    assert [len(one["steps"]) for one in report(both)["passes"]] == [4, 3]
+    assert difference(pixels(both), pixels(first)) > 0.2
+    assert difference(pixels(first), pixels(plain)) > 0.2
+    assert np.array_equal(pixels(both), pixels(made(forge, two_references(**CACHED), **payload)))
+
+
+def test_img2img_takes_references_and_its_init_image_as_one(forge: ForgeServer) -> None:
+    plain = from_picture(forge, None, woman())
+    two = from_picture(forge, two_references(**CACHED), woman())
+    init = from_picture(forge, {"enabled": True, "init_image_as_reference": True, "sizing": "to output"}, woman())
+    assert difference(pixels(two), pixels(plain)) > 0.5
+    assert difference(pixels(init), pixels(plain)) > 0.5
+    assert report(init)["passes"][0]["reference_tokens"] == [256]
+    same = from_picture(forge, {"enabled": True, "image1": woman_base64(), "sizing": "to output"}, woman())
+    # Forge's own sample of the init latent differs from run to run, which is all that separates these two.
+    assert difference(pixels(init), pixels(same)) < difference(pixels(init), pixels(plain))
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_inpaint(forge: ForgeServer, only_masked: bool) -> None:
+    mask = Image.new("L", woman().size, 0)
+    mask.paste(255, (128, 128, 384, 384))
+    payload = {"mask": encode_image(mask), "inpaint_full_res": only_masked, "mask_blur": 0, "inpainting_fill": 1}
+    plain = from_picture(forge, None, woman(), **payload)
+    two = from_picture(forge, two_references(**CACHED), woman(), **payload)
+    assert difference(pixels(two)[96:160, 96:160], pixels(plain)[96:160, 96:160]) > 0.5
+    assert difference(pixels(two)[:32], pixels(plain)[:32]) < 2
+
+
+def test_cfg_with_a_negative_prompt_reaches_both_conditionings(forge: ForgeServer) -> None:
+    payload = {"cfg_scale": 3.0, "negative_prompt": "fog and rain"}
+    result = made(forge, two_references(**CACHED), **payload)
+    assert difference(pixels(result), pixels(made(forge, **payload))) > 0.5
+    assert all(call["images"] == 2 for call in report(result)["passes"][0]["calls"])
+
+
+def test_prompts_joined_by_and_keep_their_states_apart(forge: ForgeServer) -> None:
+    payload = {"prompt": "a red house AND a green tree :0.5", "steps": 10}
+    without = made(forge, two_references(), **payload)
+    measured = made(forge, two_references(cache=True, cache_threshold=1e-9), **payload)
+    assert np.array_equal(pixels(without), pixels(measured))
+    cached = made(forge, two_references(**CACHED), **payload)
+    again = made(forge, two_references(**CACHED), **payload)
+    assert np.array_equal(pixels(cached), pixels(again))
+
+
+def test_every_sampler_of_forge(forge: ForgeServer) -> None:
+    """Whatever works without the extension works with it; measuring changes nothing; steps are counted right."""
+    _, samplers = forge.get("/sdapi/v1/samplers")
+    payload = {"width": 128, "height": 128, "steps": 6}
+    worked = []
+    for sampler in [one["name"] for one in samplers]:
+        plain = forge.txt2img(sampler_name=sampler, **payload)
+        if plain.status != 200 or pixels(plain).std() < 1:
+            continue
+        worked.append(sampler)
+        without = made(forge, two_references(), sampler_name=sampler, **payload)
+        measured = made(forge, two_references(cache=True, cache_threshold=1e-9), sampler_name=sampler, **payload)
+        assert np.array_equal(pixels(without), pixels(measured)), sampler
+        assert difference(pixels(without), pixels(plain)) > 0.2, sampler
+        cached = made(
+            forge,
+            two_references(cache=True, cache_threshold=1.0, cache_compute_last=True),
+            sampler_name=sampler,
+            **payload,
+        )
+        steps = report(cached)["passes"][0]["steps"]
+        assert steps[0]["kind"] != "reused", sampler
+        assert any(step["kind"] == "reused" for step in steps), sampler
+        if sampler not in ("DPM adaptive", "Restart"):  # they choose their own number of steps
+            # Forge's samplers of the old kind round the number of timesteps up.
+            assert len(steps) == 7 if sampler == "UniPC" else len(steps) == 6, (sampler, steps)
+            assert steps[-1]["kind"] == "computed", sampler
+    assert {"Euler", "Heun", "DPM2", "DPM++ 2S a", "DPM++ SDE", "HeunPP2"} <= set(worked)
+
+
+FORMATS = [files.FLUX, files.FLUX_BF16, files.FLUX_FP8, files.FLUX_GGUF, files.FLUX_NF4, files.FLUX_SCHNELL]
+
+
+@pytest.mark.parametrize("checkpoint", FORMATS)
+def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None:
+    if checkpoint == files.FLUX_NF4 and not _has_bitsandbytes():
+        pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
+    forge.select(checkpoint)
+    try:
+        plain = pixels(made(forge))
+        without = made(forge, two_references(), steps=8)
+        measured = made(forge, two_references(cache=True, cache_threshold=1e-9), steps=8)
+        cached = made(forge, two_references(cache=True, cache_threshold=1.0), steps=8)
+        assert np.array_equal(pixels(without), pixels(measured))
+        assert difference(pixels(made(forge, two_references())), plain) > 0.5
+        assert report(cached)["reused_steps"] == 7
+        assert np.array_equal(pixels(made(forge)), plain)
+    finally:
+        forge.select(files.FLUX)
+
+
+def test_a_lora_on_top(forge: ForgeServer) -> None:
+    prompt = f"a red lighthouse <lora:{files.LORA.removesuffix('.safetensors')}:1>"
+    with_lora = pixels(made(forge, two_references(**CACHED), prompt=prompt, steps=8))
+    without = pixels(made(forge, two_references(**CACHED), prompt="a red lighthouse", steps=8))
+    assert difference(with_lora, without) > 0.5
+    assert np.array_equal(with_lora, pixels(made(forge, two_references(**CACHED), prompt=prompt, steps=8)))
+    assert difference(with_lora, pixels(made(forge, prompt=prompt, steps=8))) > 0.5
+
+
+def test_a_checkpoint_that_is_not_flux(forge: ForgeServer) -> None:
+    forge.select(files.SD15)
+    try:
+        plain = pixels(made(forge))
+        refused = forge.txt2img(**kontext(two_references()))
+        assert refused.status == 422
+        assert "is not FLUX" in refused.reply["detail"]
+        untouched = made(forge, {"enabled": True})
+        assert np.array_equal(plain, pixels(untouched))
+    finally:
+        forge.select(files.FLUX)
+
+
+def _has_bitsandbytes() -> bool:
+    command = [forge_python(), "-c", "import bitsandbytes"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
