@@ -33,6 +33,7 @@ def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
     with open_browser(1400, 1600) as opened:
         opened.open(forge_page.url)
         opened.open_accordion(f"txt2img_{PANEL}")
+        opened.fill("txt2img_steps", 4)
         yield opened
         assert opened.errors == []
 
@@ -142,7 +143,7 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
         "Kontext cache compute last: True, Kontext mute 2: True, Kontext image 1: 0123456789ab 640×480"
     )
     page.element("txt2img_prompt").locator("textarea").fill(infotext)
-    page.click("paste")
+    page.page.locator("#txt2img_tools #paste").click()
     missing = page.element(f"txt2img_{PANEL}_missing")
     missing.get_by_text("Reference 1 of the pasted parameters is missing").wait_for(timeout=15000)
     assert "640×480" in missing.inner_text()
@@ -162,7 +163,7 @@ def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, fi
     page.click(f"txt2img_{PANEL}_clear")
     facts(page, 1, "Empty")
     page.element("txt2img_prompt").locator("textarea").fill("x\n" + infotext[infotext.index("Steps:") :])
-    page.click("paste")
+    page.page.locator("#txt2img_tools #paste").click()
     missing = page.element(f"txt2img_{PANEL}_missing")
     missing.get_by_text("is missing").wait_for(timeout=15000)
     page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
