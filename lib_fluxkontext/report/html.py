@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
+from pathlib import Path
 
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import GenerationReport, PassReport, StepRecord
@@ -31,13 +33,18 @@ def report_html(report: GenerationReport | None, chart_id: str) -> str:
         chart_id: unique in the page; the charts' patterns are named after it.
     """
     if report is None or not report.passes:
-        return '<p class="fk-empty">Steps, seconds and memory of the next generation will stand here.</p>'
+        return f'{_style()}<p class="fk-empty">Steps, seconds and memory of the next generation will stand here.</p>'
     parts = [_sums(report)]
     for place, one in enumerate(report.passes):
         title = f"<h4>{escape(one.label)}</h4>" if len(report.passes) > 1 else ""
         parts += [title, _chart(one, f"{chart_id}-{place}"), _references(one)]
     parts += [_legend(report), _notes(report), _table(report)]
-    return f'<div class="fk-report">{"".join(parts)}</div>'
+    return f'{_style()}<div class="fk-report">{"".join(parts)}</div>'
+
+
+@cache
+def _style() -> str:
+    return f"<style>{Path(__file__).with_name('report.css').read_text(encoding='utf-8')}</style>"
 
 
 def _sums(report: GenerationReport) -> str:

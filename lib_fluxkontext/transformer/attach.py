@@ -56,7 +56,8 @@ class ModelCall:
         references: appended to the image tokens, or None.
         cache: None computes every step.
         decisions: filled by the call, one an image; empty where no cache was at work.
-        forwards: how often the transformer ran; more than once where another extension tiles.
+        forwards: how often the transformer ran.
+        tiled: whether it ran on something else than the whole picture, as it does where another extension tiles.
     """
 
     streams: Sequence[Stream]
@@ -67,6 +68,7 @@ class ModelCall:
     cache: FirstBlockCache | None = None
     decisions: list[Decision] = field(default_factory=list)
     forwards: int = 0
+    tiled: bool = False
 
 
 @contextmanager
@@ -118,7 +120,12 @@ def _run(
 ) -> Any:
     """One forward, its blocks under the cache where that is possible."""
     batch = arguments[layout.image_argument].shape[0]
-    if call.cache is None or not _is_whole_picture(call, generated, batch):
+    if call.forwards > 1 or generated != call.image_tokens or batch != len(call.streams):
+        call.tiled = True
+    if call.cache is None:
+        return original(**arguments)
+    if call.tiled:  # a tile's place in the picture is not known here, so it cannot own a state
+        call.cache.clear()
         return original(**arguments)
     blocks = layout.blocks(transformer)
     first_pass = BlockPass(layout, call.cache, call.streams, call.step, call.sigmas, generated)
@@ -140,14 +147,6 @@ def _run(
     merged = [late[late_row[r]] if r in late_row else hits[r] for r in range(batch)]
     merged = torch.stack([row[:generated] for row in merged])
     return (merged, *output[1:]) if isinstance(output, tuple) else merged
-
-
-def _is_whole_picture(call: ModelCall, generated: int, batch: int) -> bool:
-    """False for tiles: their places in the picture are not known here, so they cannot own a state."""
-    if call.forwards == 1 and generated == call.image_tokens and batch == len(call.streams):
-        return True
-    call.cache.clear()
-    return False
 
 
 @contextmanager

@@ -164,6 +164,24 @@ def test_after_an_interrupt_nothing_is_left(forge: ForgeServer, plain_forge: For
     assert np.array_equal(before, pixels(made(forge, request, steps=STEPS)))
 
 
+def test_out_of_memory_while_encoding_falls_back_or_ends_with_the_reason(
+    forge: ForgeServer, plain_forge: ForgeServer
+) -> None:
+    fresh = pixels(made(plain_forge))
+    whole = pixels(made(forge, two_references(sizing="no change", image2=None)))
+    # Another crop, so that its latent is not kept from before.
+    other = two_references(sizing="fit inside output", half_size=True, image2=None)
+    failed = forge.txt2img(**kontext(other, **{HOOKS: {"encoder_out_of_memory": 99}}))
+    assert failed.status == 500
+    assert "out of memory" in failed.reply["detail"]
+    assert np.array_equal(fresh, pixels(made(forge)))
+    # Once: Forge encodes on tiles instead. A mean there too, so the same twice, and near the whole encode.
+    tiled = forge.txt2img(**kontext(other, **{HOOKS: {"encoder_out_of_memory": 1}}))
+    assert difference(pixels(tiled), pixels(made(forge, two_references(image2=None)))) > 0
+    assert np.array_equal(pixels(tiled), pixels(made(forge, other)))
+    assert np.array_equal(whole, pixels(made(forge, two_references(sizing="no change", image2=None))))
+
+
 def test_two_requests_at_once_do_not_mix(forge: ForgeServer) -> None:
     requests = [two_references(**CACHED), two_references(image1=cat_base64(), image2=None)]
     alone = [pixels(made(forge, request, steps=STEPS)) for request in requests]

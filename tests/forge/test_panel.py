@@ -106,9 +106,7 @@ def test_swap_clear_mute_and_use_its_size(page: ForgePage, files: dict[str, Path
     assert page.element(f"txt2img_{PANEL}_image2").locator("img").count() == 0
 
 
-def test_what_cannot_be_used_says_so_in_the_slot_and_under_the_picture(
-    page: ForgePage, files: dict[str, Path]
-) -> None:
+def test_what_cannot_be_used_says_so_in_the_slot_and_under_the_picture(page: ForgePage, files: dict[str, Path]) -> None:
     page.drop_image(f"txt2img_{PANEL}_image1", files["narrow"])
     assert "at most 20" in facts(page, 1, "at most 20")
     page.generate()
@@ -152,7 +150,13 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
     wait_value(page, f"txt2img_{PANEL}_warmup", "3")
     wait_value(page, f"txt2img_{PANEL}_max_consecutive", "2")
     assert value(page, f"txt2img_{PANEL}_sizing") == "no change"
-    for name, checked in {"half_size": True, "cache": False, "compute_last": True, "mute1": False, "mute2": True}.items():
+    for name, checked in {
+        "half_size": True,
+        "cache": False,
+        "compute_last": True,
+        "mute1": False,
+        "mute2": True,
+    }.items():
         assert page.element(f"txt2img_{PANEL}_{name}").locator("input").is_checked() == checked, name
 
 

@@ -111,6 +111,17 @@ def test_prompts_joined_by_and_keep_their_states_apart(forge: ForgeServer) -> No
     assert np.array_equal(pixels(cached), pixels(again))
 
 
+def test_multidiffusion_gives_every_tile_the_references_and_caches_none(forge: ForgeServer) -> None:
+    tiles = {"MultiDiffusion Integrated": {"args": [True, "MultiDiffusion", 192, 192, 64, 1]}}
+    plain = forge.txt2img(alwayson_scripts=tiles)
+    both = forge.txt2img(
+        alwayson_scripts=tiles | kontext(two_references(cache=True, cache_threshold=1.0))["alwayson_scripts"]
+    )
+    assert difference(pixels(both), pixels(plain)) > 0.2
+    assert report(both)["reused_steps"] == 0
+    assert "tiles" in report(both)["passes"][0]["notes"][0]
+
+
 def test_every_sampler_of_forge(forge: ForgeServer) -> None:
     """Whatever works without the extension works with it; measuring changes nothing; steps are counted right."""
     _, samplers = forge.get("/sdapi/v1/samplers")

@@ -83,9 +83,10 @@ def test_a_hit_runs_one_block_and_adds_the_stored_residual(in_place: bool) -> No
     model, arguments = SmallFluxTransformer(in_place=in_place), inputs()
     cache = FirstBlockCache(CacheConfig(0.9))
     computed = run(model, arguments, call_for(arguments, cache, 0))
-    model.block_calls = 0
+    before = model.computed_blocks
     call = call_for(arguments, cache, 1)
     again = run(model, arguments, call)
+    assert model.computed_blocks - before == 1
     assert [decision.reuse for decision in call.decisions] == [True]
     assert call.decisions[0].distance == 0
     # Nothing changed between the two steps, so the reused one is the computed one.

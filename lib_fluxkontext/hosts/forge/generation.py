@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.cache.chosen import cache_for
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge import infotext, latest
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.memory import bytes_needed, reserve
-from lib_fluxkontext.hosts.forge.references import EncodedReferences, encoder
+from lib_fluxkontext.hosts.forge.references import encoder
 from lib_fluxkontext.hosts.forge.refusal import refuse_from
 from lib_fluxkontext.hosts.forge.sampler_guard import SamplerGuard
 from lib_fluxkontext.hosts.forge.sampling_pass import SamplingPass
 from lib_fluxkontext.meters.memory import MemoryMeter
 from lib_fluxkontext.references.decode import Reference, decode_reference
+from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.references.sizing import plan_size
 from lib_fluxkontext.report.generation import GenerationReport, PassReport
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
@@ -31,11 +32,6 @@ LATENT_SCALE = 8
 """Pixels on a latent pixel's side."""
 
 INIT_IMAGE = "init image"
-
-UNUSED = (
-    "Flux Kontext had no effect on this picture: the model never called it. Another extension replaced its hook, or "
-    "a refiner or hires checkpoint took over."
-)
 
 
 class Generation:
@@ -100,18 +96,11 @@ class Generation:
             # In the page Forge's own memory monitor resets torch's peaks; through the API nothing does.
             self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=bool(getattr(p, "is_api", False)))
         image_tokens = -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
-        cache = None
-        if settings.cache_active:
-            config = CacheConfig(
-                threshold=settings.cache_threshold,
-                warmup_steps=settings.cache_warmup_steps,
-                max_consecutive=settings.cache_max_consecutive,
-                compute_last=settings.cache_compute_last,
-            )
-            cache = FirstBlockCache(config)
+        cache = cache_for(settings)
         one = SamplingPass(label, p.sampler, layout, image_tokens, encoded, cache, self._memory)
         unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
-        rows = x.shape[0] * (1 if p.cfg_scale == 1 else 2)
+        cfg_scale = p.hr_cfg if p.is_hr_pass else p.cfg_scale
+        rows = x.shape[0] * (1 if cfg_scale == 1 else 2)
         reference_tokens = encoded.tokens.tokens.shape[1] if encoded else 0
         reserve(unet, bytes_needed(unet, rows, image_tokens, reference_tokens, cache is not None))
         p.sd_model.forge_objects.unet = unet
@@ -140,16 +129,11 @@ class Generation:
         memory = self._memory.read() if self._memory is not None else None
         return GenerationReport(tuple(passes), memory, tuple(self._notes))
 
-    def note_unused(self, p: Any) -> None:
-        """Say so if this batch was sampled without the model ever calling the hook."""
-        from modules import shared
-
-        if shared.state.interrupted or shared.state.skipped:  # perhaps before the first call
-            return
-        mine = [one for batch, one in self._passes if batch == p.iteration]
-        if mine and not all(one.calls for one in mine) and UNUSED not in self._notes:
-            self._notes.append(UNUSED)
-            p.comment(UNUSED)
+    def comment(self, p: Any) -> None:
+        """Put what the user should know of this batch under the picture, not in the report alone."""
+        for one in self.report(p.iteration).passes:
+            for note in one.notes:
+                p.comment(f"Flux Kontext: {note}")
 
 
 def prepare(p: Any, arguments: Sequence[Any]) -> None:
@@ -196,7 +180,7 @@ def after_batch(p: Any) -> None:
     generation = of(p)
     if generation is None or not generation.active:
         return
-    generation.note_unused(p)
+    generation.comment(p)
     p.extra_generation_params.update(infotext.report_to_infotext(generation.report(p.iteration)))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,20 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_store import LatentStore
-from lib_fluxkontext.references.sizing import SizePlan, apply_size
-from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
+from lib_fluxkontext.references.sizing import SizePlan
 from lib_fluxkontext.transformer.attach import replaced
-
-
-@dataclass(frozen=True)
-class EncodedReferences:
-    """Tokens of all references of a pass, and what it took to get them."""
-
-    tokens: ReferenceTokens
-    seconds: float
-    encoded: int
-    kept: int
 
 
 class ReferenceEncoder:
@@ -46,23 +34,11 @@ class ReferenceEncoder:
             references: one or more.
             plans: a plan for each.
         """
-        start = time.perf_counter()
         model = vae.first_stage_model
         if self._vae is None or self._vae() is not model:
             self.store.clear()
             self._vae = weakref.ref(model)
-        latents, kept = [], 0
-        for reference, plan in zip(references, plans, strict=True):
-            key = (reference.digest, plan, str(vae.vae_dtype))
-            latent, was_there = self.store.get(key, partial(_encode, vae, reference, plan))
-            latents.append(latent)
-            kept += was_there
-        tokens = reference_tokens(latents)
-        return EncodedReferences(tokens, time.perf_counter() - start, len(latents) - kept, kept)
-
-
-def _encode(vae: Any, reference: Reference, plan: SizePlan) -> Tensor:
-    return encode_mean(vae, apply_size(reference.image, plan))
+        return encode_references(references, plans, self.store, str(vae.vae_dtype), partial(encode_mean, vae))
 
 
 def encode_mean(vae: Any, image: Image.Image) -> Tensor:

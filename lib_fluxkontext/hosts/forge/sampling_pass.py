@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import Decision, FirstBlockCache, Step, Stream
+from lib_fluxkontext.cache.first_block import FirstBlockCache, Stream
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
-from lib_fluxkontext.hosts.forge.references import EncodedReferences
 from lib_fluxkontext.hosts.forge.sampler_steps import sampler_step
-from lib_fluxkontext.meters.clock import Span, measured
 from lib_fluxkontext.meters.memory import MemoryMeter
-from lib_fluxkontext.report.generation import CallRecord, PassReport
-from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, attached
+from lib_fluxkontext.references.encode import EncodedReferences
+from lib_fluxkontext.report.generation import PassReport
+from lib_fluxkontext.report.recorder import PassRecorder
+from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall
 
+UNUSED = (
+    "It had no effect on this picture: the model never called it. Another extension replaced its hook, or a refiner or "
+    "hires checkpoint took over."
+)
+TAKEN_OVER = "It stopped in the middle: another model took over, a refiner perhaps, and finished without references."
 TILED = "Another extension runs the model on tiles: references are given to every tile, steps are not cached."
-
-
-@dataclass
-class _Measured:
-    step: Step
-    sigma: Tensor
-    span: Span
-    images: int
-    decisions: list[Decision]
 
 
 class SamplingPass:
@@ -54,7 +48,6 @@ class SamplingPass:
         cache: FirstBlockCache | None,
         memory: MemoryMeter,
     ) -> None:
-        self.label = label
         self.notes: list[str] = []
         self._sampler = sampler
         self._layout = layout
@@ -62,17 +55,11 @@ class SamplingPass:
         self._encoded = references
         self._references = AppendedReferences(references.tokens) if references else None
         self._cache = cache
-        self._memory = memory
-        self._measured: list[_Measured] = []
+        self._recorder = PassRecorder(label, image_tokens, memory)
         self._ordinals: Counter[Hashable] = Counter()
         self._evaluation: int | None = None
-        self._start = time.perf_counter()
+        self._evaluations = 0
         self._report: PassReport | None = None
-
-    @property
-    def calls(self) -> int:
-        """Model calls so far; 0 after a sampling means that something replaced the wrapper."""
-        return len(self._measured if self._report is None else self._report.calls)
 
     def wrapper(self, previous: Callable | None) -> Callable[[Callable, dict], Tensor]:
         """A model function wrapper for Forge, around the one that was there.
@@ -92,19 +79,17 @@ class SamplingPass:
                 references=self._references,
                 cache=self._cache,
             )
-            with measured(params["input"].device) as span, attached(transformer, self._layout, call):
+            with self._recorder.call(transformer, self._layout, call):
                 output = _call(previous, apply_model, params)
-            self._measured.append(_Measured(call.step, call.sigmas[0], span, len(call.streams), call.decisions))
-            if call.forwards > 1 and TILED not in self.notes:
+            if call.tiled and TILED not in self.notes:
                 self.notes.append(TILED)
-            self._memory.sample()
             return output
 
         return model_function_wrapper
 
     def begin(self) -> None:
         """Sampling starts now."""
-        self._start = time.perf_counter()
+        self._recorder.begin()
 
     def release(self) -> PassReport:
         """Sampling is over, by its end or by a failure: hold no tensor and no sampler any more.
@@ -113,20 +98,12 @@ class SamplingPass:
             What the pass cost; the same object when called again.
         """
         if self._report is None:
-            records = [_record(one) for one in self._measured]  # waits for the GPU, so it comes before the wall time
-            self._report = PassReport(
-                label=self.label,
-                calls=records,
-                seconds=time.perf_counter() - self._start,
-                encode_seconds=self._encoded.seconds if self._encoded else 0.0,
-                encoded=self._encoded.encoded if self._encoded else 0,
-                kept=self._encoded.kept if self._encoded else 0,
-                reference_tokens=self._encoded.tokens.counts if self._encoded else (),
-                image_tokens=self._image_tokens,
-                notes=tuple(self.notes),
-            )
+            # Forge's count goes on when another model answers; ours does not.
+            if int(self._sampler.model_wrap_cfg.step) > self._evaluations:
+                self.notes.append(TAKEN_OVER if self._evaluations else UNUSED)
+            encoded = self._encoded
             self._encoded = self._references = self._cache = self._sampler = None
-            self._measured.clear()
+            self._report = self._recorder.report(encoded, self.notes)
         return self._report
 
     def _streams(self, params: dict) -> list[Stream]:
@@ -138,6 +115,7 @@ class SamplingPass:
         evaluation = int(self._sampler.model_wrap_cfg.step)
         if evaluation != self._evaluation:
             self._evaluation = evaluation
+            self._evaluations += 1
             self._ordinals.clear()
         marks = params["cond_or_uncond"]
         images = params["input"].shape[0] // len(marks)
@@ -152,15 +130,3 @@ def _call(previous: Callable | None, apply_model: Callable, params: dict) -> Ten
     if previous is not None:
         return previous(apply_model, params)
     return apply_model(params["input"], params["timestep"], **params["c"])
-
-
-def _record(one: _Measured) -> CallRecord:
-    distances = [decision.distance for decision in one.decisions if decision.distance is not None]
-    return CallRecord(
-        step=one.step.index,
-        sigma=float(one.sigma),
-        seconds=one.span.seconds(),
-        reused=sum(decision.reuse for decision in one.decisions),
-        images=one.images,
-        distance=max(distances, default=None),
-    )

@@ -5,6 +5,7 @@ generation that does not ask. One API argument, a dict:
 
 ``{"fail_at_call": n}``      the n-th call of the transformer (from 1) raises ``RuntimeError``
 ``{"interrupt_at_step": n}`` interrupts the generation while it is at step n (from 1)
+``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 """
 
@@ -23,13 +24,15 @@ ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
 class Hooks:
     """The controls of one generation, and their hooks on its transformer."""
 
-    def __init__(self, controls: dict[str, Any], transformer: torch.nn.Module) -> None:
+    def __init__(self, controls: dict[str, Any], transformer: torch.nn.Module, encoder: torch.nn.Module) -> None:
         self.controls = controls
         self.counts = {"transformer": 0, "double": 0, "single": 0}
         self.steps = 0
         self.handles = []
         if "fail_at_call" in controls or controls.get("count_forwards"):
             self.watch(transformer, "transformer")
+        if controls.get("encoder_out_of_memory"):
+            self.handles.append(encoder.register_forward_pre_hook(self.run_out_of_memory))
         if controls.get("count_forwards"):
             for kind in ("double", "single"):
                 for block in getattr(transformer, f"{kind}_blocks", []):
@@ -44,6 +47,12 @@ class Hooks:
                 raise RuntimeError("failure asked for by a test")
 
         self.handles.append(module.register_forward_pre_hook(before_forward))
+
+    def run_out_of_memory(self, *_: Any) -> None:
+        """Fail as a full card does, as often as was asked for."""
+        if self.controls["encoder_out_of_memory"] > 0:
+            self.controls["encoder_out_of_memory"] -= 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
 
     def remove(self) -> None:
         """Take all hooks off the transformer."""
@@ -101,7 +110,8 @@ if ENABLED:
             global active
             if controls:
                 end_hooks()
-                active = Hooks(controls, p.sd_model.forge_objects.unet.model.diffusion_model)
+                objects = p.sd_model.forge_objects
+                active = Hooks(controls, objects.unet.model.diffusion_model, objects.vae.first_stage_model.encoder)
 
         def postprocess_batch(self, p: processing.StableDiffusionProcessing, *_: Any, **__: Any) -> None:
             if active is not None and active.controls.get("count_forwards"):

@@ -1,0 +1,39 @@
+"""What diffusers' ``FluxTransformer2DModel`` calls things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class DiffusersFluxLayout:
+    """Blocks of both kinds take and return text and image apart, text first."""
+
+    image_argument = "hidden_states"
+    ids_argument = "img_ids"
+    unbatched = frozenset({"img_ids", "txt_ids"})
+
+    def forward_name(self, transformer: nn.Module) -> str:
+        return "forward"
+
+    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+    def block_image(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+        return kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
+    def split(self, output: Any) -> tuple[Tensor, Tensor]:
+        text, image = output
+        return image, text
+
+    def join(self, image: Tensor, text: Tensor) -> Any:
+        return text, image
+
+    def unchanged(self, block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
+        return text, self.block_image(args, kwargs)
+
+    def last_image(self, output: Any, text_tokens: int) -> Tensor:
+        return output[1]

@@ -1,0 +1,62 @@
+"""Sized references → tokens, encoding only what is not kept from before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.references.latent_store import LatentStore
+from lib_fluxkontext.references.sizing import SizePlan, apply_size
+from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
+
+
+@dataclass(frozen=True)
+class EncodedReferences:
+    """Tokens of all references of a pass, and what it took to get them.
+
+    Attributes:
+        tokens: of all references together.
+        seconds: time for sizing and encoding.
+        encoded: references that went through the VAE.
+        kept: references whose latent was there from before.
+    """
+
+    tokens: ReferenceTokens
+    seconds: float
+    encoded: int
+    kept: int
+
+
+def encode_references(
+    references: Sequence[Reference],
+    plans: Sequence[SizePlan],
+    store: LatentStore,
+    vae_key: Hashable,
+    encode_mean: Callable[[Image.Image], Tensor],
+) -> EncodedReferences:
+    """Size and encode one or more references.
+
+    Args:
+        references: decoded images.
+        plans: a plan for each.
+        store: latents from before, and for later.
+        vae_key: whatever of the VAE changes a latent, its dtype for instance.
+        encode_mean: the host's VAE: 8-bit RGB → (1, C, h, w), the posterior's mean, shifted and scaled.
+    """
+    start = time.perf_counter()
+    latents, kept = [], 0
+    for reference, plan in zip(references, plans, strict=True):
+
+        def encode(image: Image.Image = reference.image, plan: SizePlan = plan) -> Tensor:
+            return encode_mean(apply_size(image, plan))
+
+        latent, was_there = store.get((reference.digest, plan, vae_key), encode)
+        latents.append(latent)
+        kept += was_there
+    tokens = reference_tokens(latents)
+    return EncodedReferences(tokens, time.perf_counter() - start, len(latents) - kept, kept)
