@@ -7,9 +7,11 @@ The data's way through the package, each step in the folder of its name:
 3. ``transformer/``  the hooks that hang references and cache on one model call, and let go
 4. ``cache/``        when a step may reuse what an earlier one computed
 5. ``meters/``       seconds of every model call, memory of the process and the card
-6. ``report/``       the numbers added up, as data, as text for the infotext, as HTML
+6. ``report/``       the numbers added up, as data, as text, as HTML
+7. ``infotext``      settings and results as a picture carries them, and back
 
-``hosts/`` drive the core: ``hosts/forge`` inside Stable Diffusion WebUI Forge. The core never imports a host.
+``hosts/`` drive the core: ``hosts/forge`` inside Stable Diffusion WebUI Forge, ``hosts/diffusers`` around diffusers'
+pipeline, with the command line. The core never imports a host.
 """
 
 __version__ = "0.1.0"

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from modules import scripts
 
+from lib_fluxkontext import infotext
 from lib_fluxkontext.hosts.forge import generation, panel, panel_events
 
 
@@ -30,7 +31,7 @@ class FluxKontextScript(scripts.Script):
         built = panel.build_panel(is_img2img)
         panel_events.connect(built)
         self.infotext_fields = panel_events.paste_fields(built)
-        self.paste_field_names = list(generation.infotext.LABELS.values())
+        self.paste_field_names = list(infotext.LABELS.values())
         self._panel = (built, gr.context.Context.root_block)
         self._connect_sizes()
         return built.arguments()

@@ -23,12 +23,16 @@ from lib_fluxkontext.references.latent_store import LatentStore
 from lib_fluxkontext.references.sizing import plan_size
 from lib_fluxkontext.report.generation import GenerationReport
 from lib_fluxkontext.report.recorder import PassRecorder
-from lib_fluxkontext.settings import KontextSettings
+from lib_fluxkontext.settings import KontextSettings, describe
 from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, replaced
 
 LAYOUT = DiffusersFluxLayout()
 SIZE_STEP = 16
 """Width and height must be multiples of this: a token's side in pixels."""
+
+
+MAX_STEPS = 1000
+"""Training timesteps of the scheduler; more sampler steps would only repeat them."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,13 @@ class Job:
         for name in ("width", "height"):
             side = getattr(self, name)
             if side < SIZE_STEP or side % SIZE_STEP:
-                raise KontextError(f"got {side}; allowed: a multiple of {SIZE_STEP}", name)
-        if self.steps < 1:
-            raise KontextError(f"got {self.steps}; allowed: a whole number, 1 or more", "steps")
+                raise KontextError(f"{name} {side} is not a multiple of {SIZE_STEP}", "size")
+        if not isinstance(self.steps, int) or not 1 <= self.steps <= MAX_STEPS:
+            raise KontextError(f"got {describe(self.steps)}; allowed: a whole number, 1 to {MAX_STEPS}", "steps")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise KontextError(f"got {describe(self.seed)}; allowed: a whole number, 0 or more", "seed")
+        if not isinstance(self.guidance, (int, float)) or not 0 <= self.guidance <= 100:
+            raise KontextError(f"got {describe(self.guidance)}; allowed: a number from 0 to 100", "guidance")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.chosen import cache_for
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge import infotext, latest
+from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.memory import bytes_needed, reserve

@@ -151,7 +151,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
                 step=1,
                 value=_default("cache_warmup_steps"),
                 label="Warm-up steps",
-                info="The first steps decide the composition: always computed",
+                info="Always computed; they decide the composition",
                 elem_id=ids.of("warmup"),
             )
             controls["cache_max_consecutive"] = gr.Slider(

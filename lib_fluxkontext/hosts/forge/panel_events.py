@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from lib_fluxkontext.hosts.forge import infotext, latest
+from lib_fluxkontext import infotext
+from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.panel import Panel
 from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts
 from lib_fluxkontext.report.html import report_html

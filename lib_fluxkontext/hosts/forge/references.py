@@ -55,10 +55,14 @@ def encode_mean(vae: Any, image: Image.Image) -> Tensor:
     def mean_of(x: Tensor, regulation: Any = None) -> Tensor:
         return original(x, lambda posterior: posterior.mean)
 
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).unsqueeze(0)
     with replaced(model, "encode", mean_of):
-        latent = vae.encode(pixels)
+        latent = vae.encode(encode_pixels(image))
     return model.process_in(latent)
+
+
+def encode_pixels(image: Image.Image) -> Tensor:
+    """RGB → (1, H, W, 3) float32 in 0…1, as Forge's VAE takes it."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).unsqueeze(0)
 
 
 encoder = ReferenceEncoder()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.image_source import open_source
-from lib_fluxkontext.hosts.forge.infotext import image_to_infotext
+from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.references.decode import decode_reference
 from lib_fluxkontext.references.sizing import SizePlan, nearest_bfl_size, plan_size
 from lib_fluxkontext.settings import Sizing

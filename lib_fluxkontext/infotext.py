@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,7 +31,8 @@ LABELS: dict[str, str] = {
 TABLE = frozenset(FIELD_NAMES[: FIELD_NAMES.index("cache_compute_last") + 1])
 """Written always; what is rarer, only where it is not the default, to keep the infotext short."""
 
-IMAGE_LABELS: dict[str, str] = {"image1": "Kontext image 1", "image2": "Kontext image 2"}
+IMAGE_LABEL = "Kontext image"
+"""Followed by the reference's number."""
 
 STEP_TIME = "Kontext step time"
 STEPS_CACHED = "Kontext steps cached"
@@ -49,10 +51,19 @@ def settings_to_infotext(settings: KontextSettings, references: Sequence[Referen
         if name in TABLE or getattr(settings, name) != KontextSettings.model_fields[name].default
     }
     for reference in references:
-        label = IMAGE_LABELS.get(reference.name)
-        if label:
-            fields[label] = image_to_infotext(reference)
+        number = reference.name.removeprefix("image")
+        if number.isdigit():
+            fields[f"{IMAGE_LABEL} {number}"] = image_to_infotext(reference)
     return fields
+
+
+def as_line(fields: Mapping[str, Any]) -> str:
+    """``"Steps: 20, Size: 512x512, …"``; a value with a comma or colon is quoted, as Forge's reader expects."""
+    return ", ".join(f"{key}: {_quoted(str(value))}" for key, value in fields.items())
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ",:\n") else value
 
 
 def image_to_infotext(reference: Reference) -> str:
@@ -110,7 +121,7 @@ def expected_images(params: Mapping[str, Any]) -> dict[str, str]:
     """Which references pasted parameters were made with: setting name → ``"digest W×H"``."""
     found = {}
     for name in IMAGE_FIELDS:
-        match = _IMAGE.fullmatch(str(params.get(IMAGE_LABELS[name], "")))
+        match = _IMAGE.fullmatch(str(params.get(f"{IMAGE_LABEL} {name[-1]}", "")))
         if match:
             found[name] = match.group(0)
     return found

@@ -1,0 +1,122 @@
+"""From a checkpoint on disk to a ``FluxKontextPipeline``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib_fluxkontext.errors import KontextError
+
+SMALL_MODEL = Path(__file__).resolve().parents[2] / "small_kontext"
+"""The small trained model that comes with the project, in diffusers' layout."""
+
+_FLUX_TENSORS = ("double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.add_q_proj.weight")
+"""In the original layout and in diffusers'; other architectures have neither."""
+
+
+def load_pipeline(
+    checkpoint: Path | None = None,
+    base: Path | None = None,
+    device: str | None = None,
+    nf4: bool = False,
+    offload: bool = False,
+) -> Any:
+    """Load a pipeline.
+
+    Args:
+        checkpoint: None for the small model; a folder in diffusers' layout; or a ``.safetensors`` or ``.gguf`` file
+            that holds the transformer, in the original layout or in diffusers'.
+        base: folder in diffusers' layout with the other components; needed beside a file.
+        device: ``"cuda"`` or ``"cpu"``; None takes CUDA where there is one.
+        nf4: quantise the transformer to NF4 with bitsandbytes while loading; needs CUDA.
+        offload: keep on the GPU only the component that is at work.
+
+    Raises:
+        KontextError: a path that does not exist or is no FLUX checkpoint, or an option that this machine lacks.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise KontextError("there is no CUDA device here", "device")
+    if (nf4 or offload) and not device.startswith("cuda"):
+        raise KontextError("needs a CUDA device", "nf4" if nf4 else "offload")
+    path = checkpoint or SMALL_MODEL
+    if not path.exists():
+        raise KontextError(f"no such file or folder: {path}", "checkpoint")
+    # The small model is as fast in float32, and exact.
+    dtype = torch.float32 if checkpoint is None or device == "cpu" else torch.bfloat16
+    pipeline = _from_folder(path, dtype, nf4) if path.is_dir() else _from_file(path, base, dtype, nf4)
+    if offload:
+        pipeline.enable_model_cpu_offload()
+    else:
+        pipeline.to(device)
+    return pipeline
+
+
+def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Any:
+    from diffusers import FluxKontextPipeline, FluxTransformer2DModel
+
+    if not (path / "model_index.json").is_file() or not (path / "transformer").is_dir():
+        raise KontextError(f"not a FLUX pipeline in diffusers' layout: {path}", "checkpoint")
+    parts: dict[str, Any] = {}
+    if nf4:
+        options = {"quantization_config": _nf4_config(dtype), "dtype": dtype}
+        parts["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
+    try:
+        return FluxKontextPipeline.from_pretrained(path, dtype=dtype, **parts)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise KontextError(f"could not be loaded as a FLUX pipeline: {error}", "checkpoint") from None
+
+
+def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> Any:
+    names = tensor_names(path)
+    if not any(name.endswith(_FLUX_TENSORS) for name in names):
+        raise KontextError(f"not a FLUX checkpoint: {path.name} has none of FLUX's tensors", "checkpoint")
+    if base is None:
+        raise KontextError("needed beside a single file: a folder in diffusers' layout with the other parts", "base")
+    if not (base / "model_index.json").is_file():
+        raise KontextError(f"not a pipeline in diffusers' layout: {base}", "base")
+    from diffusers import FluxKontextPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
+
+    options: dict[str, Any] = {"dtype": dtype, "config": str(base / "transformer")}
+    if path.suffix.lower() == ".gguf":
+        options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
+    elif nf4:
+        options["quantization_config"] = _nf4_config(dtype)
+    try:
+        transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
+    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, dtype=dtype)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of all tensors in a file, from its header.
+
+    Raises:
+        KontextError: a kind of file that is not known, or one that is damaged.
+    """
+    match path.suffix.lower():
+        case ".safetensors":
+            from safetensors import SafetensorError, safe_open
+
+            try:
+                with safe_open(path, framework="pt") as file:
+                    return list(file.keys())
+            except (SafetensorError, OSError) as error:
+                raise KontextError(f"{path.name} is not a safetensors file: {error}", "checkpoint") from None
+        case ".gguf":
+            from gguf import GGUFReader
+
+            try:
+                return [tensor.name for tensor in GGUFReader(path).tensors]
+            except (ValueError, OSError, IndexError, KeyError) as error:
+                raise KontextError(f"{path.name} is not a GGUF file: {error}", "checkpoint") from None
+    raise KontextError(f"{path.name}: only .safetensors, .gguf and folders can be read", "checkpoint")
+
+
+def _nf4_config(dtype: torch.dtype) -> Any:
+    from diffusers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
