@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.forge.browser import browser_path
 from tests.forge.server import ForgeServer, forge_available
 
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
@@ -16,6 +17,15 @@ def require_forge() -> None:
     reason = forge_available()
     if reason:
         pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once, not once a test, why tests in a real Forge were skipped and how to enable them."""
+    reason = forge_available()
+    if reason:
+        terminalreporter.write_line(f"Tests in a real Forge were skipped: {reason}")
+    elif browser_path() is None:
+        terminalreporter.write_line("Tests of the page were skipped: install chromium to run them")
 
 
 @pytest.fixture(scope="session")

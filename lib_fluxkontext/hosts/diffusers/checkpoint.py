@@ -61,10 +61,10 @@ def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Any:
         raise KontextError(f"not a FLUX pipeline in diffusers' layout: {path}", "checkpoint")
     parts: dict[str, Any] = {}
     if nf4:
-        options = {"quantization_config": _nf4_config(dtype), "dtype": dtype}
+        options = {"quantization_config": _nf4_config(dtype), dtype_name(): dtype}
         parts["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
     try:
-        return FluxKontextPipeline.from_pretrained(path, dtype=dtype, **parts)
+        return FluxKontextPipeline.from_pretrained(path, **{dtype_name(): dtype}, **parts)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise KontextError(f"could not be loaded as a FLUX pipeline: {error}", "checkpoint") from None
 
@@ -79,7 +79,7 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         raise KontextError(f"not a pipeline in diffusers' layout: {base}", "base")
     from diffusers import FluxKontextPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
 
-    options: dict[str, Any] = {"dtype": dtype, "config": str(base / "transformer")}
+    options: dict[str, Any] = {dtype_name(): dtype, "config": str(base / "transformer")}
     if path.suffix.lower() == ".gguf":
         options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
     elif nf4:
@@ -88,7 +88,7 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
-    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, dtype=dtype)
+    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_name(): dtype})
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -114,6 +114,14 @@ def tensor_names(path: Path) -> list[str]:
             except (ValueError, OSError, IndexError, KeyError) as error:
                 raise KontextError(f"{path.name} is not a GGUF file: {error}", "checkpoint") from None
     raise KontextError(f"{path.name}: only .safetensors, .gguf and folders can be read", "checkpoint")
+
+
+def dtype_name() -> str:
+    """What diffusers calls the argument that names the dtype; renamed in 0.42, the last for Python 3.10 being 0.41."""
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
 
 
 def _nf4_config(dtype: torch.dtype) -> Any:
