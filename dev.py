@@ -1,4 +1,4 @@
-"""One door for developers: ``python dev.py test``. Needs Python 3.10 or newer with pip, nothing else.
+"""One door: ``python dev.py demo`` and ``python dev.py test``. Needs Python 3.10 or newer with pip, nothing else.
 
 Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
 """
@@ -26,6 +26,7 @@ def main() -> int:
     commands.add_parser("setup", help="make .venv and install what the other commands need")
     test = commands.add_parser("test", help="style checks and all tests; what follows is for pytest")
     commands.add_parser("lint", help="style checks alone")
+    commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     options, rest = parser.parse_known_args()
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -35,6 +36,8 @@ def main() -> int:
             return 0
         case "lint":
             return lint()
+        case "demo":
+            return run("-m", "benchmarks.demo")
         case "test":
             return lint() or run("-m", "pytest", *rest)
     parser.error(f"unknown command {test.prog}")

@@ -129,8 +129,11 @@ class GenerationReport:
     def speed_up(self) -> float | None:
         """Time of all steps had each cost what that pass's median computed one did, over the time they took.
 
-        Counted pass by pass, because a hires step costs more than one of the first pass. None without a step.
+        Counted pass by pass, because a hires step costs more than one of the first pass. 1 where nothing was reused:
+        what a first step takes longer is no slow-down. None without a computed step in some pass.
         """
+        if self.steps and not any(step.reused for step in self.steps):
+            return 1.0
         taken = sum(step.seconds for step in self.steps)
         expected = 0.0
         for one in self.passes:

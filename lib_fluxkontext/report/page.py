@@ -24,7 +24,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
 h1 {{ font-size: 1.4em; font-weight: 600; margin: 0 0 1em; }}
 .pictures {{ display: flex; flex-wrap: wrap; gap: 1em; align-items: end; margin-bottom: 1.5em; }}
 figure {{ margin: 0; }}
-figure img {{ display: block; height: 16em; max-width: 100%; object-fit: contain; border-radius: 6px; }}
+figure img {{ display: block; height: 13em; max-width: 100%; object-fit: contain; border-radius: 6px; }}
 figcaption {{ font-size: 0.85em; opacity: 0.8; }}
 .arrow {{ font-size: 2em; align-self: center; opacity: 0.6; }}
 .settings {{ border-collapse: collapse; font-size: 0.9em; margin-top: 1.5em; }}

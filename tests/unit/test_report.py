@@ -47,7 +47,9 @@ def test_a_batch_that_splits_counts_by_images() -> None:
 def test_speed_up_is_counted_pass_by_pass() -> None:
     first = PassReport("first", calls((0, 1.0, 0, 1), (1, 1.0, 0, 1)), 2.0)
     hires = PassReport("hires", calls((0, 9.0, 0, 1), (1, 9.0, 0, 1)), 18.0)
-    assert GenerationReport((first, hires)).speed_up == pytest.approx(1.0)
+    assert GenerationReport((first, hires)).speed_up == 1.0
+    hires = PassReport("hires", calls((0, 9.0, 0, 1), (1, 1.0, 1, 1)), 10.0)
+    assert GenerationReport((first, hires)).speed_up == pytest.approx(20 / 12)
 
 
 def test_nothing_sampled_divides_by_nothing() -> None:
