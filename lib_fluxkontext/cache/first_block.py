@@ -125,6 +125,8 @@ class FirstBlockCache:
         """
         for row, stream in enumerate(streams):
             first, rest = first_residual[row], rest_residual[row]
+            if len(streams) > 1:  # a view would keep the whole batch alive when the rows part ways
+                first, rest = first.clone(), rest.clone()
             magnitude = first.abs().mean(dtype=torch.float32)
             # A sum is finite only if every part is, but for sums past the type's range: those are not worth reusing.
             finite = torch.isfinite(rest.sum(dtype=torch.float32) + magnitude)

@@ -109,6 +109,7 @@ def _nvml_handle(index: int) -> Any:
         uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
         if uuid is not None:
             return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
-        return pynvml.nvmlDeviceGetHandleByIndex(index)
+        # Before torch 2.4 there is no UUID. With one card there is no doubt; with several, no number beats a wrong one.
+        return pynvml.nvmlDeviceGetHandleByIndex(0) if pynvml.nvmlDeviceGetCount() == 1 else None
     except pynvml.NVMLError:
         return None

@@ -65,7 +65,9 @@ def decode_reference(source: Any, name: str) -> Reference:
     try:
         image.load()
         rgb = to_rgb(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their damaged input makes them stumble over
         raise KontextError(f"the image is truncated or damaged ({_line(error)})", name) from None
     return Reference(rgb, content_digest(rgb), name)
 
@@ -125,7 +127,9 @@ def _open(source: Any, name: str) -> Image.Image:
         return Image.open(io.BytesIO(source))
     except Image.DecompressionBombError:
         raise KontextError(f"more than {MAX_PIXELS:,} pixels", name) from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {_reason(error)})", name) from None
 
 

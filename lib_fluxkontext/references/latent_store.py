@@ -9,6 +9,18 @@ from collections.abc import Callable, Hashable
 from torch import Tensor
 
 
+class Makeshift(Exception):
+    """Raised by an encoder whose latent will do this once, but is not what the same request gives another time.
+
+    Args:
+        latent: what was encoded, on tiles for instance, because memory ran out.
+    """
+
+    def __init__(self, latent: Tensor) -> None:
+        super().__init__("a latent that must not be kept")
+        self.latent = latent
+
+
 class LatentStore:
     """Least recently used latents go first once more than ``max_bytes`` are held. Safe for several threads.
 
@@ -31,7 +43,10 @@ class LatentStore:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key], True
-        latent = encode().detach().to("cpu", copy=True)
+        try:
+            latent = encode().detach().to("cpu", copy=True)
+        except Makeshift as makeshift:
+            return makeshift.latent.detach().to("cpu", copy=True), False
         with self._lock:
             self._entries[key] = latent
             while len(self._entries) > 1 and self.held_bytes > self.max_bytes:

@@ -24,6 +24,10 @@ class AppendedReferences:
         self._tokens = tokens.tokens
         self._ids = tokens.ids
 
+    def release(self) -> None:
+        """Hold no copy on the transformer's device any more."""
+        self._tokens, self._ids = self.source.tokens, self.source.ids
+
     def append(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(B, n, C) and (B, n, 3) or (n, 3) → the same with the references behind.
 

@@ -175,10 +175,11 @@ def test_out_of_memory_while_encoding_falls_back_or_ends_with_the_reason(
     assert failed.status == 500
     assert "out of memory" in failed.reply["detail"]
     assert np.array_equal(fresh, pixels(made(forge)))
-    # Once: Forge encodes on tiles instead. A mean there too, so the same twice, and near the whole encode.
+    # Once: Forge encodes on tiles instead. That picture is made, but its latent is not kept for the next.
     tiled = forge.txt2img(**kontext(other, **{HOOKS: {"encoder_out_of_memory": 1}}))
-    assert difference(pixels(tiled), pixels(made(forge, two_references(image2=None)))) > 0
-    assert np.array_equal(pixels(tiled), pixels(made(forge, other)))
+    again = made(forge, other)
+    assert pixels(tiled).shape == pixels(again).shape
+    assert report(again)["passes"][0]["references_encoded"] == 1
     assert np.array_equal(whole, pixels(made(forge, two_references(sizing="no change", image2=None))))
 
 

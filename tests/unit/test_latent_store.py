@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_fluxkontext.references.latent_store import LatentStore
+from lib_fluxkontext.references.latent_store import LatentStore, Makeshift
 
 LATENT = torch.zeros(1, 16, 4, 4)
 BYTES = LATENT.nelement() * 4
@@ -52,3 +52,14 @@ def test_what_is_kept_is_not_the_callers_tensor() -> None:
     store.get("a", lambda: mine)
     mine += 1
     assert store.get("a", lambda: mine)[0].abs().max() == 0
+
+
+def test_a_makeshift_latent_serves_once_and_is_not_kept() -> None:
+    def on_tiles() -> torch.Tensor:
+        raise Makeshift(LATENT + 1)
+
+    store = LatentStore()
+    latent, kept = store.get("a", on_tiles)
+    assert latent.max() == 1
+    assert not kept
+    assert len(store) == 0

@@ -94,8 +94,7 @@ class Generation:
         settings = self.settings
         unet = p.sd_model.forge_objects.unet.clone()
         if self._memory is None:
-            # In the page Forge's own memory monitor resets torch's peaks; through the API nothing does.
-            self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=bool(getattr(p, "is_api", False)))
+            self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=not _forge_resets_peaks(p))
         image_tokens = -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
         cache = cache_for(settings)
         one = SamplingPass(label, p.sampler, layout, image_tokens, encoded, cache, self._memory)
@@ -141,6 +140,8 @@ def prepare(p: Any, arguments: Sequence[Any]) -> None:
     """``before_process``: read and decode everything; whatever is wrong ends the generation here."""
     setattr(p, ATTRIBUTE, None)
     try:
+        if arguments and arguments[0] is False:  # the panel is off: an emptied number field there is no error
+            return
         settings = KontextSettings.from_arguments(arguments)
         if not settings.enabled:
             return
@@ -210,12 +211,22 @@ def _decode(p: Any, settings: KontextSettings) -> list[Reference]:
         init_images = getattr(p, "init_images", None)
         if not init_images:
             raise KontextError("there is no init image; it is for img2img", "init_image_as_reference")
+        if len({id(image) for image in init_images}) > 1:
+            reason = f"there are {len(init_images)} init images, and a batch shares its references; send one at a time"
+            raise KontextError(reason, "init_image_as_reference")
         sources["image1"] = None  # the init image takes its place
         references.append(decode_reference(init_images[0], "init_image_as_reference"))
     for name in IMAGE_FIELDS:
         if sources[name] is not None:
             references.append(decode_reference(open_source(sources[name], name), name))
     return references
+
+
+def _forge_resets_peaks(p: Any) -> bool:
+    """In the page Forge's own memory monitor resets torch's peaks, unless it is off; through the API nothing does."""
+    from modules import shared
+
+    return not getattr(p, "is_api", False) and shared.opts.memmon_poll_rate > 0 and not shared.mem_mon.disabled
 
 
 def _label(p: Any, hires: bool) -> str:

@@ -30,14 +30,9 @@ def bytes_needed(unet: Any, rows: int, image_tokens: int, reference_tokens: int,
     needed = unet.memory_required([rows, 16, 2, 2 * reference_tokens]) if reference_tokens else 0
     if cached:
         transformer = unet.model.diffusion_model
-        item = torch_itemsize(computation_dtype(transformer))
+        item = memory_management.dtype_size(computation_dtype(transformer))
         needed += CACHE_BUFFERS * rows * image_tokens * hidden_size(transformer) * item
     return int(needed)
-
-
-def torch_itemsize(dtype: Any) -> int:
-    """Bytes of one element; torch before 2.1 has no ``dtype.itemsize``."""
-    return memory_management.dtype_size(dtype)
 
 
 def reserve(unet: Any, needed: int) -> None:
@@ -46,6 +41,8 @@ def reserve(unet: Any, needed: int) -> None:
     Forge leaves resident weights where they are when a clone asks for more room, so they are unloaded first;
     the loader that runs right after this splits them anew.
     """
+    if needed <= 0:
+        return
     unet.add_extra_preserved_memory_during_sampling(needed)
     device = unet.load_device
     if memory_management.is_device_cpu(device):

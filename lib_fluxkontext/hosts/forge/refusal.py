@@ -31,6 +31,11 @@ def refusal_of(error: BaseException) -> FluxKontext:
 
 def refuse_from(target: Any, methods: tuple[str, ...], error: BaseException) -> None:
     """Make the named methods of this one object raise when Forge calls them next."""
+    if not isinstance(error, KontextError):
+        # The user gets one line; whoever mends it needs the rest. Logged now, so that no frame is kept alive.
+        from modules import errors
+
+        errors.report("Flux Kontext failed", exc_info=True)
     refusal = refusal_of(error)
 
     def refuse(*args: Any, **kwargs: Any) -> None:

@@ -102,6 +102,11 @@ class SamplingPass:
             if int(self._sampler.model_wrap_cfg.step) > self._evaluations:
                 self.notes.append(TAKEN_OVER if self._evaluations else UNUSED)
             encoded = self._encoded
+            # Emptied before they are dropped: after a failure Forge keeps the traceback, and its frames hold them.
+            if self._cache is not None:
+                self._cache.clear()
+            if self._references is not None:
+                self._references.release()
             self._encoded = self._references = self._cache = self._sampler = None
             self._report = self._recorder.report(encoded, self.notes)
         return self._report

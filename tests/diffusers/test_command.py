@@ -1,0 +1,139 @@
+"""The command line: pictures and reports on success, one clear line and an exit code otherwise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lib_fluxkontext.hosts.diffusers.checkpoint import SMALL_MODEL
+from lib_fluxkontext.hosts.diffusers.command import main
+from tests.diffusers.conftest import square
+
+PROMPT = "put the first picture on the left and the second on the right"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two photographs and files that are none."""
+    from skimage import data
+
+    monkeypatch.chdir(tmp_path)
+    square(data.astronaut(), 128).save("woman.png")
+    square(data.chelsea(), 128).save("cat.jpg")
+    Path("empty.png").touch()
+    Path("text.png").write_text("not a picture")
+    Path("half.png").write_bytes(Path("woman.png").read_bytes()[:3000])
+    save_file({"a.weight": torch.zeros(2, 2)}, "other.safetensors")
+    Path("damaged.safetensors").write_bytes(b"\xff" * 100)
+    return tmp_path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_images_and_a_sentence_make_a_picture_and_a_report(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["generate", "--image", "woman.png", "--image", "cat.jpg", "--prompt", PROMPT, "--output", "out/a.png"]
+    assert main([*arguments, "--steps", "6", "--threshold", "0.3"]) == 0
+    picture = Image.open("out/a.png")
+    assert picture.size == (96, 96)
+    parameters = picture.info["parameters"]
+    assert parameters.startswith(f"{PROMPT}\nSteps: 6, Sampler: Euler")
+    assert re.search(r"Kontext image 2: [0-9a-f]{12} 128×128", parameters)
+    assert "Kontext cache threshold: 0.3" in parameters
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^ +\d+  (computed|reused)", printed, re.MULTILINE)) == 6
+    assert "Picture: out" in printed
+    page = Path("out/a.html").read_text(encoding="utf-8")
+    assert page.count("data:image/") == 3
+    assert page.count("<title>Step ") == 6
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert {path.name for path in Path("out").iterdir()} == {"a.png", "a.html"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image", "nowhere.png"], ["--image nowhere.png", "no such file"]),
+        (["--image", "."], ["--image .", "directory"]),
+        (["--image", "empty.png"], ["--image empty.png", "not an image"]),
+        (["--image", "text.png"], ["--image text.png", "not an image"]),
+        (["--image", "woman.png", "--image", "half.png"], ["--image half.png", "truncated"]),
+        (["--threshold", "2"], ["--threshold", "2", "0 to 1"]),
+        (["--threshold", "lots"], ["--threshold", "lots", "0 to 1"]),
+        (["--steps", "0"], ["--steps", "1 to 1000"]),
+        (["--seed", "x"], ["--seed", "whole number"]),
+        (["--size", "100x96"], ["--size", "multiple of 16"]),
+        (["--size", "large"], ["--size", "1024x768"]),
+        (["--sizing", "crop"], ["--sizing", "to BFL recommended"]),
+        (["--nope"], ["--nope", "--help"]),
+        (["--checkpoint", "nowhere.gguf"], ["--checkpoint", "no such file"]),
+        (["--checkpoint", "other.safetensors"], ["--checkpoint", "not a FLUX checkpoint"]),
+        (["--checkpoint", "damaged.safetensors"], ["--checkpoint", "not a safetensors file"]),
+        (["--checkpoint", "text.png"], ["--checkpoint", ".gguf"]),
+        (["--checkpoint", "."], ["--checkpoint", "not a FLUX pipeline"]),
+        (["--output", "a.jpg"], ["--output", ".png"]),
+        (["--nf4", "--device", "cpu"], ["--nf4", "CUDA"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else None,
+)
+def test_what_is_wrong_is_said_in_one_line(
+    folder: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    before = files(folder)
+    try:
+        code = main(["generate", "--prompt", "x", *arguments])
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1, printed.err
+    assert printed.err.startswith("error: ")
+    for word in words:
+        assert word in printed.err
+    assert files(folder) == before
+
+
+def test_an_interrupt_leaves_no_half_written_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = files(folder)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.command.report_page", interrupted)
+    assert main(["generate", "--prompt", "x", "--steps", "1"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert files(folder) == before
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_written_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = files(folder)
+
+    def full(self: Image.Image, file: object, *_: object, **__: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.command.report_page", lambda *_: "<p>page</p>")
+    assert main(["generate", "--prompt", "x", "--steps", "1", "--output", "a.png"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert files(folder) == before
+
+
+def test_a_single_file_in_diffusers_own_layout_with_a_base(folder: Path) -> None:
+    weights = SMALL_MODEL / "transformer" / "diffusion_pytorch_model.safetensors"
+    arguments = ["generate", "--prompt", PROMPT, "--image", "woman.png", "--sizing", "to output", "--size", "96x96"]
+    base = ["--checkpoint", str(weights), "--base", str(SMALL_MODEL), "--steps", "2", "--device", "cpu"]
+    assert main([*arguments, *base, "--output", "file.png"]) == 0
+    assert main([*arguments, "--steps", "2", "--device", "cpu", "--output", "folder.png"]) == 0
+    assert Image.open("file.png").tobytes() == Image.open("folder.png").tobytes()

@@ -1,0 +1,130 @@
+"""Both hosts are held to each other, and one of them to diffusers' own pipeline, on the same small weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lib_fluxkontext.hosts.diffusers.checkpoint import SMALL_MODEL
+from lib_fluxkontext.hosts.diffusers.generation import Job, generate
+from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.settings import KontextSettings
+from tests.diffusers.conftest import SIDE
+from tests.forge.server import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
+
+AS_IT_IS = {"sizing": "no change", "cache": False}
+STEPS = 8
+
+
+def job(prompt: str, steps: int = STEPS) -> Job:
+    return Job(prompt, SIDE, SIDE, steps=steps, seed=3)
+
+
+def test_one_reference_gives_what_the_pipeline_itself_gives(pipeline: Any, woman: Reference) -> None:
+    mine = generate(pipeline, job("the first picture"), [woman], KontextSettings(**AS_IT_IS))
+    theirs = pipeline(
+        image=woman.image,
+        prompt="the first picture",
+        width=SIDE,
+        height=SIDE,
+        max_area=SIDE * SIDE,
+        _auto_resize=False,
+        num_inference_steps=STEPS,
+        guidance_scale=3.5,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+        max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length),
+    ).images
+    assert torch.allclose(mine.latents, theirs, atol=1e-4)
+    without = generate(pipeline, job("the first picture"), [], KontextSettings(**AS_IT_IS))
+    assert (mine.latents - without.latents).abs().mean() > 0.05
+
+
+def test_no_reference_gives_what_the_pipeline_itself_gives(pipeline: Any) -> None:
+    mine = generate(pipeline, job("the first picture"), [], KontextSettings(cache=False))
+    measured = generate(pipeline, job("the first picture"), [], KontextSettings(cache_threshold=1e-9))
+    assert torch.equal(mine.latents, measured.latents)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3], ids=["no cache", "cache"])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_forges_own_classes_give_the_same_picture(
+    pipeline: Any, woman: Reference, cat: Reference, count: int, threshold: float, tmp_path: Path
+) -> None:
+    reason = forge_available()
+    if reason:
+        pytest.skip(reason)
+    references = [woman, cat][:count]
+    prompt = "the first picture on the left, the second on the right"
+    noise = torch.randn(1, SIDE * SIDE // 256, 64, generator=torch.Generator().manual_seed(5))
+    settings = KontextSettings(sizing="no change", cache=threshold > 0, cache_threshold=threshold)
+    mine = generate(pipeline, job(prompt, 12), references, settings, latents=noise)
+    theirs = in_forge(pipeline, prompt, noise, references, threshold, tmp_path)
+    assert [step.kind == "reused" for step in mine.report.steps] == theirs["reused"]
+    if threshold:
+        assert any(theirs["reused"])
+    picture = ((theirs["picture"][0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1) * 255).numpy()
+    assert np.abs(picture - np.asarray(mine.image, dtype=np.float32)).mean() < 1.0
+
+
+def in_forge(
+    pipeline: Any, prompt: str, noise: torch.Tensor, references: list[Reference], threshold: float, folder: Path
+) -> dict[str, Any]:
+    """The same job by Forge's transformer and VAE, in Forge's Python."""
+    export_bfl().export(SMALL_MODEL, folder / "small.safetensors")
+    embeds, pooled, _ = pipeline.encode_prompt(
+        prompt=prompt, prompt_2=None, max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)
+    )
+    config, vae = pipeline.transformer.config, pipeline.vae.config
+    case = {
+        "transformer_config": {
+            "in_channels": config.in_channels // 4,
+            "vec_in_dim": config.pooled_projection_dim,
+            "context_in_dim": config.joint_attention_dim,
+            "hidden_size": config.attention_head_dim * config.num_attention_heads,
+            "mlp_ratio": 4.0,
+            "num_heads": config.num_attention_heads,
+            "depth": config.num_layers,
+            "depth_single_blocks": config.num_single_layers,
+            "axes_dim": list(config.axes_dims_rope),
+            "theta": 10000,
+            "qkv_bias": True,
+            "guidance_embed": config.guidance_embeds,
+        },
+        "vae_config": {
+            name: getattr(vae, name)
+            for name in ("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels",
+                         "layers_per_block", "latent_channels", "norm_num_groups", "scaling_factor", "shift_factor",
+                         "use_quant_conv", "use_post_quant_conv")
+        },
+        "prompt_embeds": embeds.detach(),
+        "pooled": pooled.detach(),
+        "guidance": torch.tensor([3.5]),
+        "noise": pipeline._unpack_latents(noise, SIDE, SIDE, pipeline.vae_scale_factor),
+        "sigmas": pipeline.scheduler.sigmas.clone(),
+        "references": [np.asarray(reference.image) for reference in references],
+        "threshold": threshold,
+    }  # fmt: skip
+    torch.save(case, folder / "case.pt")
+    script = Path(__file__).with_name("forge_sampling.py")
+    command = [forge_python(), script, REPO_ROOT, folder / "small.safetensors", folder / "case.pt", folder / "out.pt"]
+    flags = [flag for flag in FORGE_FLAGS if flag in ("--always-cpu", "--attention-pytorch")]
+    done = subprocess.run([*map(str, command), *flags], cwd=forge_root(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "out.pt", weights_only=False)
+
+
+def export_bfl() -> ModuleType:
+    """The exporting script, as a module."""
+    path = REPO_ROOT / "benchmarks" / "small_kontext" / "export_bfl.py"
+    spec = importlib.util.spec_from_file_location("export_bfl", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
