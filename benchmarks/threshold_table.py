@@ -206,9 +206,10 @@ one of the same noise: share of steps reused, median seconds of the sampling and
 Columns 3 to 7 are this project, 8 to 12 diffusers' own First Block Cache hook on the same weights, noise and reference
 tokens (its threshold 0 compares and never reuses).
 
-**One threshold, none, one and two references.** At 0.14 this project reuses {ours_at} of the steps with none, one and
-two references; diffusers' hook {theirs_at}. The hook measures the change over all image tokens, references included;
-here the picture's own tokens alone are measured.
+**One threshold, none, one and two references.** Steps reused at 0.14: {ours_at} with this project, {theirs_at} with
+diffusers' hook. The hook measures the change over all image tokens, references included; here the picture's own
+tokens alone are measured. Where the curves of the right plot coincide, the two differ in what a threshold means, not
+in what a reused step costs.
 
 **What does not carry over to the 12-billion-parameter model.** A model this small is smoother: its residuals change
 less from step to step, and a stored residual stays good for longer. The table ranks methods and shows what a setting
