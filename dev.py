@@ -1,4 +1,4 @@
-"""One door: ``python dev.py demo`` and ``python dev.py test``. Needs Python 3.10 or newer with pip, nothing else.
+"""One door: ``python dev.py demo``, ``test``, ``bench``. Needs Python 3.10 or newer with pip, nothing else.
 
 Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
 """
@@ -24,11 +24,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make .venv and install what the other commands need")
-    test = commands.add_parser("test", help="style checks and all tests; what follows is for pytest")
+    commands.add_parser("test", help="style checks and all tests; what follows is for pytest")
     commands.add_parser("lint", help="style checks alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
+    commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
     options, rest = parser.parse_known_args()
-    if rest and options.command != "test":
+    if rest and options.command not in ("test", "bench"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     set_up()
     match options.command:
@@ -38,9 +39,9 @@ def main() -> int:
             return lint()
         case "demo":
             return run("-m", "benchmarks.demo")
-        case "test":
-            return lint() or run("-m", "pytest", *rest)
-    parser.error(f"unknown command {test.prog}")
+        case "bench":
+            return run("-m", "benchmarks.frontier", *rest)
+    return lint() or run("-m", "pytest", *rest)
 
 
 def lint() -> int:

@@ -9,26 +9,23 @@ that a slow minute hits them alike. Writes ``docs/small_model.md`` and the plots
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.util
 import itertools
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from skimage.metrics import structural_similarity
 
+from benchmarks.held_out import decoded_pairs
+from benchmarks.machine import machine
+from benchmarks.other_caches import diffusers_cache
+from benchmarks.small_kontext.data import PHRASINGS
 from lib_fluxkontext.hosts.diffusers.checkpoint import load_pipeline
 from lib_fluxkontext.hosts.diffusers.generation import Generated, Job, generate
-from lib_fluxkontext.references.decode import Reference, decode_reference
 from lib_fluxkontext.settings import KontextSettings
 
 matplotlib.use("Agg")
@@ -61,71 +58,36 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    task = load_task()
-    pairs = held_out_pairs(task, options.pairs)
+    pairs = decoded_pairs(options.pairs, SIDE)
     pipeline = load_pipeline(device="cpu")
     pipeline.set_progress_bar_config(disable=True)
-    samples = list(measure(pipeline, task, pairs, options.steps))
+    samples = list(measure(pipeline, pairs, options.steps))
     plot(samples)
     (DOCS / "small_model.md").write_text(document(samples, len(pairs), options.steps), encoding="utf-8")
     print(f"Wrote {DOCS / 'small_model.md'} from {len(samples)} pictures")
 
 
-def load_task() -> ModuleType:
-    """``benchmarks/small_kontext/data.py``, which is a script's neighbour, not a package's module."""
-    spec = importlib.util.spec_from_file_location("data", ROOT / "benchmarks" / "small_kontext" / "data.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def held_out_pairs(task: ModuleType, count: int) -> list[tuple[Reference, Reference]]:
-    """Ordered pairs of photographs that no training step saw."""
-    photographs = task.photos(held_out=True).values()
-    fitted = [task.fit(photo, (SIDE, SIDE)) for photo in photographs]
-    pairs = list(itertools.permutations(fitted, 2))
-    if len(pairs) < count:
-        raise SystemExit(f"only {len(pairs)} pairs of held-out photographs are installed, {count} were asked for")
-    step = len(pairs) / count
-    chosen = [pairs[int(i * step)] for i in range(count)]
-    return [(decode_reference(a, "image1"), decode_reference(b, "image2")) for a, b in chosen]
-
-
-def measure(pipeline: Any, task: ModuleType, pairs: list, steps: int) -> Iterator[Sample]:
+def measure(pipeline: Any, pairs: list, steps: int) -> Iterator[Sample]:
     """All pictures, pair by pair."""
     generate(pipeline, Job("x", SIDE, SIDE, steps=2))  # warms up
     for number, pair in enumerate(pairs):
         print(f"pair {number + 1} of {len(pairs)}", flush=True)
         for count in (0, 1, 2):
-            job = Job(task.PHRASINGS[INSTRUCTION[count]][0], SIDE, SIDE, steps=steps, seed=number)
+            job = Job(PHRASINGS[INSTRUCTION[count]][0], SIDE, SIDE, steps=steps, seed=number)
             exact = ours(pipeline, job, pair[:count], 0.0)
             for threshold in THRESHOLDS:
                 made = ours(pipeline, job, pair[:count], threshold)
                 yield sample(count, OURS, threshold, made, exact, made.report.reused_share)
-                with diffusers_cache(pipeline.transformer, threshold) as computed:
+                with diffusers_cache(pipeline, threshold) as counts:
                     made = ours(pipeline, job, pair[:count], 0.0)
-                yield sample(count, THEIRS, threshold, made, exact, 1 - len(computed) / steps)
+                yield sample(count, THEIRS, threshold, made, exact, 1 - counts["computed"] / steps)
 
 
 def ours(pipeline: Any, job: Job, references: tuple, threshold: float) -> Generated:
-    """One picture through this project's host; threshold 0 hooks no cache."""
-    return generate(pipeline, job, references, KontextSettings(sizing="no change", cache_threshold=threshold))
-
-
-@contextmanager
-def diffusers_cache(transformer: Any, threshold: float) -> Iterator[list[int]]:
-    """diffusers' own First Block Cache; yields a list with an item for every step whose last block computed."""
-    from diffusers.hooks import FirstBlockCacheConfig
-
-    computed: list[int] = []
-    counter = transformer.single_transformer_blocks[-1].attn.register_forward_hook(lambda *_: computed.append(1))
-    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
-    try:
-        with transformer.cache_context("cond"):
-            yield computed
-    finally:
-        transformer.disable_cache()
-        counter.remove()
+    """One picture through this project's host, without forecast, as the hook has none; threshold 0 hooks no cache."""
+    return generate(
+        pipeline, job, references, KontextSettings(sizing="no change", cache_threshold=threshold, cache_forecast=False)
+    )
 
 
 def sample(count: int, method: str, threshold: float, made: Generated, exact: Generated, reused: float) -> Sample:
@@ -188,11 +150,10 @@ def document(samples: list[Sample], pairs: int, steps: int) -> str:
         rows.append("| " + " | ".join(cells) + " |")
     ours_at = shares_at(samples, OURS, 0.14)
     theirs_at = shares_at(samples, THEIRS, 0.14)
-    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     return f"""# What the small model proves
 
-`python -m benchmarks.threshold_table --pairs {pairs} --steps {steps}`, {datetime.date.today()}, {machine}, PyTorch
-{torch.__version__}. {pairs} pairs of photographs that no training step saw, {SIDE}×{SIDE}, {steps} Euler steps, the
+`python -m benchmarks.threshold_table --pairs {pairs} --steps {steps}`, {machine()}.
+{pairs} pairs of photographs that no training step saw, {SIDE}×{SIDE}, {steps} Euler steps, the
 [small trained model](../lib_fluxkontext/small_kontext/README.md). Each cached picture is compared with the uncached
 one of the same noise: share of steps reused, median seconds of the sampling and the ratio to uncached, PSNR and SSIM
 (means).

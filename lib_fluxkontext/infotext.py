@@ -25,6 +25,8 @@ LABELS: dict[str, str] = {
     "mute_image2": "Kontext mute 2",
     "init_image_as_reference": "Kontext init image as reference",
     "hires_references": "Kontext hires references",
+    "reference_refresh": "Kontext reference refresh",
+    "cache_forecast": "Kontext cache forecast",
 }
 """Infotext's name of every setting but the images."""
 

@@ -51,6 +51,8 @@ class KontextSettings(BaseModel):
     mute_image2: bool = Field(False, description=_A_SWITCH)
     init_image_as_reference: bool = Field(False, description=_A_SWITCH)
     hires_references: bool = Field(True, description=_A_SWITCH)
+    reference_refresh: Count = Field(0, ge=0, description="a whole number, 0 (off) or more")
+    cache_forecast: bool = Field(True, description=_A_SWITCH)
 
     @property
     def cache_active(self) -> bool:

@@ -1,6 +1,6 @@
 """Measure the small FLUX Kontext model on held-out photographs.
 
-    python benchmarks/small_kontext/evaluate.py
+    python -m benchmarks.small_kontext.evaluate
 
 For every pair of held-out photographs and every instruction: 20 Euler steps through the components of the
 loaded ``FluxKontextPipeline``, the decoded picture against the exact target, as PSNR in dB. Then the same
@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import HELD_OUT, KINDS, PHRASINGS, held_out_pairs, psnr, target, to_array
 from diffusers import FluxKontextPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
-from flow import GUIDANCE, Layout, encode, layout_ids, pack
 from PIL import Image
 from torch import Tensor
-from vae import reconstruction_psnr
+
+from benchmarks.small_kontext.data import HELD_OUT, KINDS, PHRASINGS, held_out_pairs, psnr, target, to_array
+from benchmarks.small_kontext.flow import GUIDANCE, Layout, encode, layout_ids, pack
+from benchmarks.small_kontext.vae import reconstruction_psnr
 
 MODEL = Path(__file__).resolve().parents[2] / "lib_fluxkontext" / "small_kontext"
 """Where the shipped model lies."""

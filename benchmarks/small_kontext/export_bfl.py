@@ -1,6 +1,6 @@
 """Write a pipeline's transformer and VAE as one file in the original (Black Forest Labs) key layout.
 
-    python benchmarks/small_kontext/export_bfl.py MODEL_FOLDER OUT.safetensors
+    python -m benchmarks.small_kontext.export_bfl MODEL_FOLDER OUT.safetensors
 
 Forge, ComfyUI and others read that layout: ``model.diffusion_model.*`` and ``vae.*``. Names were matched by what each
 implementation's ``forward`` does with the tensor.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import KINDS, PHRASINGS, PictureSource, target, to_array
 from diffusers import AutoencoderKL, FluxTransformer2DModel
-from optim import Muon
-from text import WIDTH, TextEncoders
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from vae import Average, progress, rate_at
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from benchmarks.small_kontext.data import KINDS, PHRASINGS, PictureSource, target, to_array
+from benchmarks.small_kontext.optim import Muon
+from benchmarks.small_kontext.text import WIDTH, TextEncoders
+from benchmarks.small_kontext.vae import Average, progress, rate_at
 from lib_fluxkontext.references.tokens import offset_ids, pack
 
 TEXT_LENGTHS = {24: 0.45, 64: 0.25, 128: 0.1, 256: 0.17, 512: 0.03}

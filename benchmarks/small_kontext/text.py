@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from data import PHRASINGS
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
@@ -25,6 +24,8 @@ from transformers import (
     T5EncoderModel,
     T5TokenizerFast,
 )
+
+from benchmarks.small_kontext.data import PHRASINGS
 
 WIDTH = 64
 """Width of both text encoders: joint_attention_dim and pooled_projection_dim of the transformer."""
@@ -116,7 +117,7 @@ def write_t5_tokenizer(folder: Path) -> list[str]:
     tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    config = {"tokenizer_class": "T5TokenizerFast", "model_max_length": 512, "extra_ids": 0, **special}
+    config = {"tokenizer_class": "T5TokenizerFast", "model_max_length": 24, "extra_ids": 0, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     return [token for token, _ in scored]

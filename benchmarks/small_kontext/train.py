@@ -1,6 +1,6 @@
 """Train the small FLUX Kontext model and write its folder: text encoders, autoencoder, then the transformer.
 
-    python benchmarks/small_kontext/train.py --out FOLDER [--work FOLDER] [--device cuda]
+    python -m benchmarks.small_kontext.train --out FOLDER [--work FOLDER] [--device cuda]
 
 Five stages leave their results in the work folder: ``text``, ``vae``, ``pools`` (the transformer's examples,
 as latents), ``decoder`` (the autoencoder's decoder further) and ``transformer``. A stage that is done is not
@@ -14,14 +14,16 @@ import argparse
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from data import PictureSource
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from flow import LAYOUTS, TextTable, make_examples, train_transformer
-from text import build_text
-from vae import normalise, reconstruction_psnr, train_vae
+
+from benchmarks.small_kontext.data import PictureSource
+from benchmarks.small_kontext.flow import LAYOUTS, TextTable, make_examples, train_transformer
+from benchmarks.small_kontext.text import build_text
+from benchmarks.small_kontext.vae import normalise, reconstruction_psnr, train_vae
 
 MODEL_INDEX = {
     "_class_name": "FluxKontextPipeline",
@@ -89,16 +91,8 @@ def vae_stage(arguments: argparse.Namespace) -> None:
     steps, minutes, compiled = arguments.vae_steps, arguments.vae_minutes, arguments.compile
     part = arguments.work / "vae_part.pt"
     resume = torch.load(part, map_location=arguments.device) if part.exists() else None
-    vae = train_vae(
-        source,
-        steps,
-        minutes,
-        arguments.device,
-        compiled,
-        log,
-        lambda state: torch.save(state, part),
-        resume=resume,
-    ).eval()
+    keep = partial(torch.save, f=part)
+    vae = train_vae(source, steps, minutes, arguments.device, compiled, log, keep, resume=resume).eval()
     normalise(vae, source, arguments.device)
     log_reconstruction(vae, arguments.device)
     vae.save_pretrained(out)
@@ -114,17 +108,8 @@ def decoder_stage(arguments: argparse.Namespace) -> None:
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae")
     steps, minutes, compiled = arguments.decoder_steps, arguments.decoder_minutes, arguments.compile
     part = arguments.work / "decoder_part.pt"
-    vae = train_vae(
-        source,
-        steps,
-        minutes,
-        arguments.device,
-        compiled,
-        log,
-        lambda state: torch.save(state, part),
-        start=vae,
-        peak=arguments.decoder_rate,
-    )
+    keep, peak = partial(torch.save, f=part), arguments.decoder_rate
+    vae = train_vae(source, steps, minutes, arguments.device, compiled, log, keep, start=vae, peak=peak)
     log_reconstruction(vae, arguments.device)
     vae.save_pretrained(out)
 

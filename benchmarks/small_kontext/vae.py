@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from data import PictureSource, photos, psnr, to_array
-from data import fit as fit_picture
 from diffusers import AutoencoderKL
 from diffusers.models.upsampling import Upsample2D
-from optim import Muon
 from torch import Tensor
+
+from benchmarks.small_kontext.data import PictureSource, photos, psnr, to_array
+from benchmarks.small_kontext.data import fit as fit_picture
+from benchmarks.small_kontext.optim import Muon
 
 LEVELS = (64, 64, 64, 64)
 """Channels of the four levels. 64 and not 32: the group norms have 32 groups, as Flux's have."""

@@ -1,8 +1,10 @@
-"""The cache that the settings ask for."""
+"""The caches that the settings ask for."""
 
 from __future__ import annotations
 
 from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.cache.kept_layers import KeptLayers, Place
+from lib_fluxkontext.cache.reference_reuse import ReferenceReuse, ReuseConfig
 from lib_fluxkontext.settings import KontextSettings
 
 
@@ -16,5 +18,20 @@ def cache_for(settings: KontextSettings) -> FirstBlockCache | None:
             warmup_steps=settings.cache_warmup_steps,
             max_consecutive=settings.cache_max_consecutive,
             compute_last=settings.cache_compute_last,
+            forecast=settings.cache_forecast,
         )
     )
+
+
+def reuse_for(settings: KontextSettings, place: Place = "device", float8: bool = False) -> ReferenceReuse | None:
+    """A fresh reference reuse for one sampling pass with references, or None where it is off.
+
+    Args:
+        settings: how often to refresh.
+        place: where keys and values are kept.
+        float8: whether in 8 bits.
+    """
+    if not settings.reference_refresh:
+        return None
+    config = ReuseConfig(settings.reference_refresh, settings.cache_compute_last)
+    return ReferenceReuse(config, KeptLayers(place, float8))

@@ -6,21 +6,23 @@ generated image's tokens and r₀ the same from the last *computed* step, a step
 
     mean|r − r₀| / mean|r₀| < threshold
 
-and its result is then the fresh first-block output plus the residual that the other blocks added last time.
-Here every image of a batch decides for itself, so that it comes out as it would alone.
+and its result is then the fresh first-block output plus the residual that the other blocks added last time. With
+``forecast`` it is that residual's first-order extrapolation in sigma from the last two computed steps, as TaylorSeer
+(Liu et al., arXiv:2503.06923) extrapolates features in steps. Here every image of a batch decides for itself, so that
+it comes out as it would alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-Stream = Hashable
-"""What a state belongs to: one image under one conditioning, never a place in a batch."""
+from lib_fluxkontext.cache.step import Decision, Step, Stream
+from lib_fluxkontext.cache.stream_rows import StreamRows
 
 
 @dataclass(frozen=True)
@@ -32,50 +34,35 @@ class CacheConfig:
         warmup_steps: the first so many sampler steps are always computed, 1 or more.
         max_consecutive: longest run of reused sampler steps; 0 is no limit.
         compute_last: always compute the last sampler step.
+        forecast: extrapolate the stored residual instead of taking it as it is.
     """
 
     threshold: float
     warmup_steps: int = 1
     max_consecutive: int = 0
     compute_last: bool = False
+    forecast: bool = False
+
+
+FORECAST_REACH = 1.0
+"""A forecast goes at most so many times as far as the two steps behind it lie apart: a long run cannot run away."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where in the sampler's schedule a model call lies; second-order samplers make two calls in one step.
-
-    Attributes:
-        index: sampler step, from 0.
-        last: whether it is the schedule's last.
-    """
-
-    index: int
-    last: bool = False
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What became of one image in one model call.
-
-    Attributes:
-        reuse: True if the stored residual serves again.
-        distance: mean|r − r₀| / mean|r₀|, or None where nothing was compared.
-    """
-
-    reuse: bool
-    distance: float | None = None
-
-
-@dataclass
 class _Kept:
-    """One stream's last computed step: the first block's residual, and what the other blocks added to it."""
+    """Some streams' last computed steps, a row each."""
 
-    first_residual: Tensor  # (n, d)
-    first_magnitude: Tensor  # scalar, mean|r₀|
-    rest_residual: Tensor  # (n, d)
-    finite: Tensor  # scalar bool; read together with the next distance, so that storing never waits for the GPU
-    sigma: Tensor  # scalar
-    step: int
+    first_residual: Tensor  # (B, n, d)
+    first_magnitude: Tensor  # (B,), mean|r₀|
+    rest_residual: Tensor  # (B, n, d), what the blocks after the first added
+    finite: Tensor  # (B,) bool; read together with the next distance, so that storing never waits for the GPU
+    sigma: Tensor  # (B,)
+    slope: Tensor | None = None  # (B, n, d), change of rest_residual by sigma
+    reach: Tensor | None = None  # (B,), how far in sigma the slope may be followed
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        both = (self.first_residual, self.first_magnitude, self.rest_residual, self.finite, self.sigma)
+        return both if self.slope is None else (*both, self.slope, self.reach)
 
 
 class FirstBlockCache:
@@ -83,7 +70,15 @@ class FirstBlockCache:
 
     def __init__(self, config: CacheConfig) -> None:
         self.config = config
-        self._kept: dict[Stream, _Kept] = {}
+        self._rows = StreamRows()
+        self._steps: dict[Stream, int] = {}
+
+    def may_reuse(self, stream: Stream, step: Step) -> bool:
+        """Whether this step is one that could be reused, before anything is measured."""
+        computed, config = self._steps.get(stream), self.config
+        if computed is None or step.index < config.warmup_steps or (step.last and config.compute_last):
+            return False
+        return not config.max_consecutive or step.index - computed <= config.max_consecutive
 
     def decide(self, streams: Sequence[Stream], step: Step, sigmas: Tensor, first_residual: Tensor) -> list[Decision]:
         """Decide for every image of a model call; waits for the device once at most.
@@ -94,22 +89,28 @@ class FirstBlockCache:
             sigmas: (B,) noise levels. A rise means that sampling started anew, and the state is not used.
             first_residual: (B, n, d) output − input of the first block over the generated image's tokens.
         """
-        distances: dict[int, Tensor] = {}
-        for row, stream in enumerate(streams):
-            kept = self._kept.get(stream)
-            if kept is not None and not _alike(kept.first_residual, first_residual[row]):
-                del self._kept[stream]
-                kept = None
-            if kept is not None and self._may_reuse(kept, step):
-                distances[row] = _distance(kept, first_residual[row], sigmas[row])
-        if not distances:
+        self._drop_unlike(streams, first_residual)
+        asked = [row for row, stream in enumerate(streams) if self.may_reuse(stream, step)]
+        if not asked:
             return [Decision(False)] * len(streams)
-        values = dict(zip(distances, torch.stack(list(distances.values())).tolist(), strict=True))
+        if len(asked) < len(streams):
+            first_residual, sigmas = first_residual[asked], sigmas[asked]
+        kept = self._kept([streams[row] for row in asked])
+        values = dict(zip(asked, _distances(kept, first_residual, sigmas).tolist(), strict=True))
         return [self._judge(values.get(row)) for row in range(len(streams))]
 
-    def residual(self, stream: Stream) -> Tensor:
-        """(n, d): what the blocks after the first added at this stream's last computed step."""
-        return self._kept[stream].rest_residual
+    def residual(self, streams: Sequence[Stream], sigmas: Tensor) -> Tensor:
+        """(B, n, d): what the blocks after the first added at the streams' last computed steps, or the forecast.
+
+        Args:
+            streams: some that ``decide`` said may reuse.
+            sigmas: (B,), where the sampler is now.
+        """
+        kept = self._kept(streams)
+        if kept.slope is None:
+            return kept.rest_residual
+        way = torch.maximum(sigmas.float() - kept.sigma, -kept.reach)
+        return torch.addcmul(kept.rest_residual, kept.slope, way.to(kept.slope.dtype)[:, None, None])
 
     def store(
         self, streams: Sequence[Stream], step: Step, sigmas: Tensor, first_residual: Tensor, rest_residual: Tensor
@@ -123,24 +124,36 @@ class FirstBlockCache:
             first_residual: (B, n, d) as given to ``decide``.
             rest_residual: (B, n, d) last block's output − first block's output.
         """
-        for row, stream in enumerate(streams):
-            first, rest = first_residual[row], rest_residual[row]
-            if len(streams) > 1:  # a view would keep the whole batch alive when the rows part ways
-                first, rest = first.clone(), rest.clone()
-            magnitude = first.abs().mean(dtype=torch.float32)
-            # A sum is finite only if every part is, but for sums past the type's range: those are not worth reusing.
-            finite = torch.isfinite(rest.sum(dtype=torch.float32) + magnitude)
-            self._kept[stream] = _Kept(first, magnitude, rest, finite, sigmas[row].detach().clone(), step.index)
+        magnitude = first_residual.abs().mean(dim=(1, 2), dtype=torch.float32)
+        # A sum is finite only if every part is, but for sums past the type's range: those are not worth reusing.
+        finite = torch.isfinite(rest_residual.sum(dim=(1, 2), dtype=torch.float32) + magnitude)
+        now = _Kept(first_residual, magnitude, rest_residual, finite, sigmas.detach().float().clone())
+        if self.config.forecast:
+            self._drop_unlike(streams, first_residual)
+            known = [stream in self._rows for stream in streams]
+            if any(known) and not all(known):  # each image as it would be alone
+                for row, stream in enumerate(streams):
+                    one = slice(row, row + 1)
+                    self.store([stream], step, sigmas[one], first_residual[one].clone(), rest_residual[one].clone())
+                return
+            now = _with_slope(now, self._kept(streams) if all(known) else None)
+        self._rows.put(streams, *now.tensors())
+        self._steps.update(dict.fromkeys(streams, step.index))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._kept.clear()
+        self._rows.clear()
+        self._steps.clear()
 
-    def _may_reuse(self, kept: _Kept, step: Step) -> bool:
-        config = self.config
-        if step.index < config.warmup_steps or (step.last and config.compute_last):
-            return False
-        return not config.max_consecutive or step.index - kept.step <= config.max_consecutive
+    def _kept(self, streams: Sequence[Stream]) -> _Kept:
+        return _Kept(*self._rows.get(streams))
+
+    def _drop_unlike(self, streams: Sequence[Stream], first_residual: Tensor) -> None:
+        """Forget states of another shape, dtype or device."""
+        for stream in streams:
+            if stream in self._steps and not _alike(self._rows.peek(stream)[0], first_residual[0]):
+                self._rows.drop([stream])
+                del self._steps[stream]
 
     def _judge(self, distance: float | None) -> Decision:
         if distance is None or not math.isfinite(distance):
@@ -152,8 +165,25 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
-def _distance(kept: _Kept, first_residual: Tensor, sigma: Tensor) -> Tensor:
-    """Relative change as a float32 scalar on the device; infinite where the state must not be used."""
-    change = (first_residual - kept.first_residual).abs().mean(dtype=torch.float32)
-    usable = kept.finite & (sigma <= kept.sigma)
+def _distances(kept: _Kept, first_residual: Tensor, sigmas: Tensor) -> Tensor:
+    """Relative change, (B,) float32 on the device; infinite where the state must not be used."""
+    change = (first_residual - kept.first_residual).abs_().mean(dim=(1, 2), dtype=torch.float32)
+    usable = kept.finite & (sigmas <= kept.sigma)
     return torch.where(usable, change / kept.first_magnitude, torch.inf)
+
+
+def _with_slope(now: _Kept, before: _Kept | None) -> _Kept:
+    """The residual's change by sigma since the step before; nothing here waits for the device.
+
+    Between equal sigmas (the second call of a second-order sampler) there is none: the slope from before stays, with
+    its reach. The same where one of the two is not finite. A first step has slope 0.
+    """
+    if before is None:
+        return replace(now, slope=torch.zeros_like(now.rest_residual), reach=torch.zeros_like(now.sigma))
+    fall = before.sigma - now.sigma
+    usable = (fall > 0) & before.finite & now.finite
+    by = torch.where(usable, -fall, 1.0).to(now.rest_residual.dtype)
+    slope = torch.where(
+        usable[:, None, None], (now.rest_residual - before.rest_residual) / by[:, None, None], before.slope
+    )
+    return replace(now, slope=slope, reach=torch.where(usable, FORECAST_REACH * fall, before.reach))

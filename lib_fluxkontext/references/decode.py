@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.settings import describe
+from lib_fluxkontext.settings import KontextSettings, describe
 
 MIN_SIDE = 16
 """Pixels. Flux's VAE and 2×2 patches make one token of 16×16 pixels."""
@@ -121,7 +121,7 @@ def _open(source: Any, name: str) -> Image.Image:
     if isinstance(source, str):
         source = _bytes_of(source, name)
     if not isinstance(source, (bytes, bytearray)):
-        allowed = "a base64 text, a data URI, an http(s) URL where Forge allows it, or null"
+        allowed = KontextSettings.model_fields["image1"].description
         raise KontextError(f"got {describe(source)}; allowed: {allowed}", name)
     try:
         return Image.open(io.BytesIO(source))

@@ -1,4 +1,4 @@
-"""A generation's numbers, added up. No torch, no host: floats in, floats out."""
+"""A generation's numbers, added up. No host: floats in, floats out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from lib_fluxkontext.cache.kept_layers import KeptUse
 from lib_fluxkontext.meters.memory import MemoryUse
 
 
@@ -21,6 +22,7 @@ class CallRecord:
         reused: images of this call that were reused.
         images: images in this call; with CFG above 1 both conditionings count.
         distance: largest relative change the cache measured, or None where nothing was compared.
+        kept: images of this call that were computed on kept keys and values of the references.
     """
 
     step: int
@@ -29,6 +31,7 @@ class CallRecord:
     reused: int
     images: int
     distance: float | None = None
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,17 @@ class StepRecord:
     reused: int
     images: int
     distance: float | None
+    kept: int = 0
 
     @property
     def kind(self) -> str:
-        """``"computed"``, ``"reused"``, or ``"mixed"`` where some images of a batch were reused."""
-        if self.reused == 0:
-            return "computed"
-        return "reused" if self.reused == self.images else "mixed"
+        """``"computed"``, ``"kept"`` (computed, but on kept keys and values of the references), ``"reused"``, or
+        ``"mixed"`` where the images of a batch, or the calls of a second-order step, went different ways."""
+        if self.reused == self.images:
+            return "reused"
+        if self.kept == self.images:
+            return "kept"
+        return "mixed" if self.reused or self.kept else "computed"
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class PassReport:
         kept: references whose latent was still there from before.
         reference_tokens: tokens of each reference.
         image_tokens: tokens of the picture.
+        key_values: what was kept of the references inside the transformer, or None without reference reuse.
         notes: what the user should know, one line each.
     """
 
@@ -75,6 +83,7 @@ class PassReport:
     kept: int = 0
     reference_tokens: tuple[int, ...] = ()
     image_tokens: int = 0
+    key_values: KeptUse | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,6 +114,11 @@ class GenerationReport:
         return _median(self.steps, "computed")
 
     @property
+    def kept_seconds(self) -> float | None:
+        """Median seconds of a step computed on kept references, or None if there was none."""
+        return _median(self.steps, "kept")
+
+    @property
     def reused_seconds(self) -> float | None:
         """Median seconds of a fully reused step, or None if there was none."""
         return _median(self.steps, "reused")
@@ -132,7 +146,7 @@ class GenerationReport:
         Counted pass by pass, because a hires step costs more than one of the first pass. 1 where nothing was reused:
         what a first step takes longer is no slow-down. None without a computed step in some pass.
         """
-        if self.steps and not any(step.reused for step in self.steps):
+        if self.steps and not any(step.reused or step.kept for step in self.steps):
             return 1.0
         taken = sum(step.seconds for step in self.steps)
         expected = 0.0
@@ -155,6 +169,7 @@ class GenerationReport:
                     "references_kept": one.kept,
                     "reference_tokens": list(one.reference_tokens),
                     "image_tokens": one.image_tokens,
+                    "key_values": asdict(one.key_values) if one.key_values else None,
                     "notes": list(one.notes),
                     "steps": [asdict(step) | {"kind": step.kind} for step in one.steps],
                     "calls": [asdict(call) for call in one.calls],
@@ -162,6 +177,7 @@ class GenerationReport:
                 for one in self.passes
             ],
             "computed_step_seconds": self.computed_seconds,
+            "kept_step_seconds": self.kept_seconds,
             "reused_step_seconds": self.reused_seconds,
             "reused_steps": self.reused_steps,
             "steps": len(self.steps),
@@ -188,4 +204,5 @@ def _step(index: int, calls: Sequence[CallRecord]) -> StepRecord:
         reused=sum(call.reused for call in calls),
         images=sum(call.images for call in calls),
         distance=max(distances, default=None),
+        kept=sum(call.kept for call in calls),
     )

@@ -12,12 +12,15 @@ from lib_fluxkontext.report.generation import GenerationReport, PassReport, Step
 CHART_HEIGHT = 96
 BAR_PITCH = 22
 MAX_PITCHED = 40
-_LETTER = {"computed": "C", "reused": "R", "mixed": "M"}
+_LETTER = {"computed": "C", "kept": "K", "reused": "R", "mixed": "M"}
 
 _PATTERNS = """
 <defs>
 <pattern id="{id}-reused" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
 <rect width="6" height="6" class="fk-reused-ground"/><line x1="0" y1="0" x2="0" y2="6" class="fk-reused-stripe"/>
+</pattern>
+<pattern id="{id}-kept" width="5" height="5" patternUnits="userSpaceOnUse">
+<rect width="5" height="5" class="fk-kept-ground"/><line x1="0" y1="0" x2="5" y2="0" class="fk-kept-stripe"/>
 </pattern>
 <pattern id="{id}-mixed" width="6" height="6" patternUnits="userSpaceOnUse">
 <rect width="6" height="6" class="fk-mixed-ground"/><circle cx="3" cy="3" r="1.5" class="fk-mixed-dot"/>
@@ -48,9 +51,11 @@ def _style() -> str:
 
 
 def _sums(report: GenerationReport) -> str:
+    kept = ("References kept", text.seconds(report.kept_seconds), "Median of the steps computed without their tokens")
     cells = [
         ("Sampling", text.seconds(report.sampling_seconds), "Wall time of all steps of all batches"),
         ("Computed step", text.seconds(report.computed_seconds), "Median"),
+        *([kept] if report.kept_seconds is not None else []),
         ("Reused step", text.seconds(report.reused_seconds), "Median"),
         ("Reused", text.steps_cached(report), "Steps that First Block Cache did not compute"),
         ("Speed-up", _speed_up(report.speed_up), "Against computing every step at the median computed step's time"),
@@ -92,7 +97,7 @@ def _chart(one: PassReport, chart_id: str) -> str:
 def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str, lettered: bool) -> str:
     height = max(2.0, CHART_HEIGHT * step.seconds / slowest)
     fill = "" if step.kind == "computed" else f' fill="url(#{chart_id}-{step.kind})"'
-    hint = f"Step {step.index + 1}: {step.kind}, {text.seconds(step.seconds)}, sigma {step.sigma:.3f}"
+    hint = f"Step {step.index + 1}: {text.KINDS[step.kind]}, {text.seconds(step.seconds)}, sigma {step.sigma:.3f}"
     if step.distance is not None:
         hint += f", change {step.distance:.3f}"
     letter = ""
@@ -116,11 +121,21 @@ def _references(one: PassReport) -> str:
     encoded = f"{one.encoded} encoded in {text.seconds(one.encode_seconds)}" if one.encoded else ""
     kept = f"{one.kept} kept from before" if one.kept else ""
     how = ", ".join(part for part in (encoded, kept) if part)
-    return f'<p class="fk-facts">Picture {one.image_tokens:,} tokens, references {tokens}; {how}.</p>'
+    facts = f"Picture {one.image_tokens:,} tokens, references {tokens}; {how}."
+    if one.key_values is not None and one.key_values.refreshes:
+        where = "in host memory, streamed" if one.key_values.place == "host" else "beside the model"
+        size = text.gigabytes(one.key_values.peak_bytes)
+        facts += f" Their keys and values: {size} {where}, refreshed {one.key_values.refreshes} times."
+    return f'<p class="fk-facts">{facts}</p>'
 
 
 def _legend(report: GenerationReport) -> str:
-    words = {"computed": "C computed", "reused": "R reused", "mixed": "M some images of the batch reused"}
+    words = {
+        "computed": "C computed",
+        "kept": "K computed, references kept from an earlier step",
+        "reused": "R reused",
+        "mixed": "M mixed: the images of the batch went different ways",
+    }
     kinds = {step.kind for step in report.steps}
     items = "".join(f'<span class="fk-key fk-key-{kind}">{words[kind]}</span>' for kind in words if kind in kinds)
     return f'<p class="fk-legend">{items}</p>'
@@ -138,8 +153,8 @@ def _notes(report: GenerationReport) -> str:
 
 def _table(report: GenerationReport) -> str:
     rows = "".join(
-        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><td>{step.index + 1}</td><td>{step.kind}</td>"
-        f"<td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
+        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><td>{step.index + 1}</td>"
+        f"<td>{text.KINDS[step.kind]}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
         f"<td>{'–' if step.distance is None else f'{step.distance:.4f}'}</td><td>{step.calls}</td></tr>"
         for one in report.passes
         for step in one.steps

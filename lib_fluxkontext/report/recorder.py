@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lib_fluxkontext.cache.first_block import Decision, Step
+from lib_fluxkontext.cache.kept_layers import KeptUse
+from lib_fluxkontext.cache.step import Decision, Step
 from lib_fluxkontext.meters.clock import Span, measured
 from lib_fluxkontext.meters.memory import MemoryMeter
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.report.generation import CallRecord, PassReport
-from lib_fluxkontext.transformer.attach import ModelCall, attached
+from lib_fluxkontext.transformer.attach import attached
 from lib_fluxkontext.transformer.layout import TransformerLayout
+from lib_fluxkontext.transformer.model_call import ModelCall
 
 
 @dataclass
@@ -42,33 +44,40 @@ class PassRecorder:
         self._image_tokens = image_tokens
         self._memory = memory
         self._measured: list[_Measured] = []
-        self._start = time.perf_counter()
-
-    def begin(self) -> None:
-        """Sampling starts now."""
-        self._start = time.perf_counter()
+        self._start: float | None = None
 
     @contextmanager
     def call(self, transformer: nn.Module, layout: TransformerLayout, call: ModelCall) -> Iterator[None]:
-        """Hooks on, clock running; a call that raises is not counted."""
+        """Hooks on, clock running; a call that raises is not counted. The first call starts the sampling's time."""
+        if self._start is None:
+            self._start = time.perf_counter()
         with measured(torch.device(call.sigmas.device)) as span, attached(transformer, layout, call):
             yield
         self._measured.append(_Measured(call.step, call.sigmas[0], span, len(call.streams), call.decisions))
         self._memory.sample()
 
-    def report(self, encoded: EncodedReferences | None, notes: list[str]) -> PassReport:
+    def report(
+        self, encoded: EncodedReferences | None, notes: Sequence[str], key_values: KeptUse | None = None
+    ) -> PassReport:
         """Add up and let go. Waits for the GPU."""
-        calls = [_record(one) for one in self._measured]
+        notes = list(notes)
+        try:
+            calls = [_record(one) for one in self._measured]
+        except RuntimeError as error:  # after some CUDA errors the device answers nothing any more
+            calls = []
+            notes.append(f"The steps could not be measured: {(str(error).splitlines() or [''])[0]}")
+        seconds = 0.0 if self._start is None else time.perf_counter() - self._start
         self._measured.clear()
         return PassReport(
             label=self._label,
             calls=calls,
-            seconds=time.perf_counter() - self._start,
+            seconds=seconds,
             encode_seconds=encoded.seconds if encoded else 0.0,
             encoded=encoded.encoded if encoded else 0,
             kept=encoded.kept if encoded else 0,
             reference_tokens=encoded.tokens.counts if encoded else (),
             image_tokens=self._image_tokens,
+            key_values=key_values,
             notes=tuple(notes),
         )
 
@@ -82,4 +91,5 @@ def _record(one: _Measured) -> CallRecord:
         reused=sum(decision.reuse for decision in one.decisions),
         images=one.images,
         distance=max(distances, default=None),
+        kept=sum(decision.references_kept for decision in one.decisions),
     )

@@ -15,16 +15,27 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
+KINDS = {
+    "computed": "computed",
+    "kept": "references kept",
+    "reused": "reused",
+    "mixed": "mixed",
+}
+"""A step's kind in words."""
+
+
 def gigabytes(value: int | None) -> str:
     """Bytes as ``"9.81 GB"`` with 1 GB = 2³⁰ bytes, as Forge's status line counts; a dash for None."""
     return "–" if value is None else f"{value / 2**30:.2f} GB"
 
 
 def step_time(report: GenerationReport) -> str:
-    """Median seconds of a step, computed and reused."""
+    """Median seconds of a step of each kind."""
     parts = []
     if report.computed_seconds is not None:
         parts.append(f"{seconds(report.computed_seconds)} computed")
+    if report.kept_seconds is not None:
+        parts.append(f"{seconds(report.kept_seconds)} with references kept")
     if report.reused_seconds is not None:
         parts.append(f"{seconds(report.reused_seconds)} reused")
     return "; ".join(parts) or "no step finished"
@@ -33,7 +44,7 @@ def step_time(report: GenerationReport) -> str:
 def steps_cached(report: GenerationReport) -> str:
     """``"12 of 20"``; with images of a batch that went different ways also the share of them."""
     text = f"{report.reused_steps} of {len(report.steps)}"
-    if any(step.kind == "mixed" for step in report.steps):
+    if any(0 < step.reused < step.images for step in report.steps):
         text += f" ({report.reused_share:.0%} of all images' steps)"
     return text
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lib_fluxkontext.cache.first_block import Decision, FirstBlockCache, Step, Stream
+from lib_fluxkontext.cache.first_block import FirstBlockCache
+from lib_fluxkontext.cache.step import Decision, Step, Stream
 from lib_fluxkontext.transformer.layout import TransformerLayout
 
 
@@ -20,6 +20,16 @@ class BlockPass:
     are given. On a miss everything runs, and the last block's hook stores what came of it.
 
     Blocks may write into their inputs (Forge Neo's do), so what is compared is kept by value.
+
+    Args:
+        layout: of the transformer.
+        cache: decides and keeps.
+        streams: one key a row.
+        step: the sampler step.
+        sigmas: (B,) noise levels.
+        generated: tokens of the picture.
+        due: rows that may be reused here but not computed; one flag a row, or none at all.
+        forced: rows that are computed without asking the cache.
     """
 
     def __init__(
@@ -30,6 +40,8 @@ class BlockPass:
         step: Step,
         sigmas: Tensor,
         generated: int,
+        due: Sequence[bool] = (),
+        forced: frozenset[int] = frozenset(),
     ) -> None:
         self.layout = layout
         self.cache = cache
@@ -37,9 +49,15 @@ class BlockPass:
         self.step = step
         self.sigmas = sigmas
         self.generated = generated
+        self.due = due or (False,) * len(streams)
+        self.forced = forced
         self.decisions: list[Decision] = []
         self.missing: list[int] = []
         """Rows that still need a run of their own, after a pass in which only some hit."""
+        self.finished: list[int] = list(range(len(streams)))
+        """Rows whose output this pass gives."""
+        self.computed: list[int] = list(range(len(streams)))
+        """Rows that this pass, or the one for the missing, computes."""
         self._aside = False
         self._given: tuple[Tensor, Tensor] | None = None
         self._first_residual: Tensor | None = None
@@ -84,27 +102,42 @@ class BlockPass:
         output = original(*args, **kwargs)
         image, text = self.layout.split(output)
         residual = image[:, : self.generated] - before
-        self.decisions = self.cache.decide(self.streams, self.step, self.sigmas, residual)
+        self.decisions = self._decide(residual)
         hits = [decision.reuse for decision in self.decisions]
-        if not any(hits):
+        self.computed = [row for row, hit in enumerate(hits) if not hit and not self.due[row]]
+        if len(self.computed) == len(hits):
             self._measured(image, text, residual)
             return output
         self._aside = True
-        if not all(hits):
-            self.missing = [row for row, hit in enumerate(hits) if not hit]
+        self.finished = [row for row, hit in enumerate(hits) if hit]
+        self.missing = self.computed
+        if self.missing:
             self._given = (image.clone(), text.clone())
             self._first_residual = residual
         return self.layout.join(self._finished(image, hits), text[:, :0])
 
+    def _decide(self, residual: Tensor) -> list[Decision]:
+        if not self.forced:
+            return self.cache.decide(self.streams, self.step, self.sigmas, residual)
+        open_rows = [row for row in range(len(self.streams)) if row not in self.forced]
+        decisions = dict.fromkeys(self.forced, Decision(False))
+        if open_rows:
+            streams = [self.streams[row] for row in open_rows]
+            decided = self.cache.decide(streams, self.step, self.sigmas[open_rows], residual[open_rows])
+            decisions.update(zip(open_rows, decided, strict=True))
+        return [decisions[row] for row in range(len(self.streams))]
+
     def _finished(self, image: Tensor, hits: Sequence[bool]) -> Tensor:
         """(B, n, d): fresh first-block output plus stored residual where it hit; the other rows are not used."""
         image = image[:, : self.generated]
-        if len(hits) == 1:
-            return image + self.cache.residual(self.streams[0])
-        rows = [
-            image[row] + self.cache.residual(self.streams[row]) if hit else image[row] for row, hit in enumerate(hits)
-        ]
-        return torch.stack(rows)
+        if not any(hits):
+            return image
+        if all(hits):
+            return image + self.cache.residual(self.streams, self.sigmas)
+        rows = [row for row, hit in enumerate(hits) if hit]
+        image = image.clone()
+        image[rows] += self.cache.residual([self.streams[row] for row in rows], self.sigmas[rows])
+        return image
 
     def _measured(self, image: Tensor, text: Tensor, residual: Tensor) -> None:
         self._first_residual = residual

@@ -24,6 +24,12 @@ class TransformerLayout(Protocol):
     unbatched: frozenset[str]
     """Names of arguments that are the same for every image of a batch."""
 
+    attention_function: str
+    """Name of the function that blocks call with queries, keys and values; a global of the blocks' module."""
+
+    sequence_axis: int
+    """Axis of the tokens in queries, keys and values."""
+
     def forward_name(self, transformer: nn.Module) -> str:
         """Name of the method that takes image tokens and ids."""
 
@@ -48,6 +54,8 @@ class TransformerLayout(Protocol):
 
 def named_arguments(forward: Any, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Bind a call's arguments to the names of the parameters of ``forward``, a bound method."""
+    if not args:  # which also spares wrappers that hide the signature of what they wrap
+        return dict(kwargs)
     bound = inspect.signature(forward).bind(*args, **kwargs)
     named = dict(bound.arguments)
     for name, parameter in bound.signature.parameters.items():

@@ -20,11 +20,14 @@ from backend.nn.vae import IntegratedAutoencoderKL  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache, Step  # noqa: E402
+from lib_fluxkontext.cache.chosen import cache_for, reuse_for  # noqa: E402
+from lib_fluxkontext.cache.step import Decision, Step  # noqa: E402
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout  # noqa: E402
 from lib_fluxkontext.hosts.forge.references import encode_pixels  # noqa: E402
 from lib_fluxkontext.references.tokens import reference_tokens  # noqa: E402
-from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, attached  # noqa: E402
+from lib_fluxkontext.settings import KontextSettings  # noqa: E402
+from lib_fluxkontext.transformer.attach import attached  # noqa: E402
+from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall  # noqa: E402
 
 
 def main() -> None:
@@ -40,25 +43,34 @@ def main() -> None:
         if case["references"]:
             latents = [vae.process_in(_mean(vae, Image.fromarray(pixels))) for pixels in case["references"]]
             references = AppendedReferences(reference_tokens(latents))
-        latent, reused = _sample(transformer, case, references)
+        latent, kinds = _sample(transformer, case, references)
         picture = vae.decode(vae.process_out(latent))
-    torch.save({"latent": latent, "picture": picture, "reused": reused}, out_path)
+    torch.save({"latent": latent, "picture": picture, "kinds": kinds}, out_path)
 
 
 def _sample(
     transformer: torch.nn.Module, case: dict, references: AppendedReferences | None
-) -> tuple[torch.Tensor, list[bool]]:
+) -> tuple[torch.Tensor, list[str]]:
     x = case["noise"]
-    cache = FirstBlockCache(CacheConfig(case["threshold"])) if case["threshold"] else None
-    reused = []
+    settings = KontextSettings(**case["settings"])
+    cache, reuse = cache_for(settings), reuse_for(settings) if references else None
+    kinds, steps = [], len(case["sigmas"]) - 1
     for index, (sigma, following) in enumerate(zip(case["sigmas"][:-1], case["sigmas"][1:], strict=True)):
         sigmas = sigma.reshape(1)
-        call = ModelCall([0], Step(index), sigmas, x.shape[2] * x.shape[3] // 4, references, cache)
+        call = ModelCall(
+            [0], Step(index, index == steps - 1), sigmas, x.shape[2] * x.shape[3] // 4, references, cache, reuse
+        )
         with attached(transformer, ForgeFluxLayout(), call):
             flow = transformer(x, sigmas, case["prompt_embeds"], case["pooled"], case["guidance"])
         x = x + (following - sigma) * flow
-        reused.append(bool(call.decisions and call.decisions[0].reuse))
-    return x, reused
+        kinds.append(_kind(call.decisions))
+    return x, kinds
+
+
+def _kind(decisions: list[Decision]) -> str:
+    if not decisions:
+        return "computed"
+    return "reused" if decisions[0].reuse else "kept" if decisions[0].references_kept else "computed"
 
 
 def _mean(vae: torch.nn.Module, image: Image.Image) -> torch.Tensor:

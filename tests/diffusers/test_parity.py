@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.small_kontext.export_bfl import export
 from lib_fluxkontext.hosts.diffusers.checkpoint import SMALL_MODEL
 from lib_fluxkontext.hosts.diffusers.generation import Job, generate
 from lib_fluxkontext.references.decode import Reference
@@ -53,10 +52,19 @@ def test_no_reference_gives_what_the_pipeline_itself_gives(pipeline: Any) -> Non
     assert torch.equal(mine.latents, measured.latents)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.3], ids=["no cache", "cache"])
+CACHES = {
+    "no cache": {"cache": False},
+    "cache": {"cache_threshold": 0.3, "cache_forecast": False},
+    "cache with forecast": {"cache_threshold": 0.3},
+    "reference reuse": {"cache": False, "reference_refresh": 4},
+    "both": {"cache_threshold": 0.3, "reference_refresh": 3},
+}
+
+
+@pytest.mark.parametrize("caches", CACHES)
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_forges_own_classes_give_the_same_picture(
-    pipeline: Any, woman: Reference, cat: Reference, count: int, threshold: float, tmp_path: Path
+    pipeline: Any, woman: Reference, cat: Reference, count: int, caches: str, tmp_path: Path
 ) -> None:
     reason = forge_available()
     if reason:
@@ -64,21 +72,23 @@ def test_forges_own_classes_give_the_same_picture(
     references = [woman, cat][:count]
     prompt = "the first picture on the left, the second on the right"
     noise = torch.randn(1, SIDE * SIDE // 256, 64, generator=torch.Generator().manual_seed(5))
-    settings = KontextSettings(sizing="no change", cache=threshold > 0, cache_threshold=threshold)
-    mine = generate(pipeline, job(prompt, 12), references, settings, latents=noise)
-    theirs = in_forge(pipeline, prompt, noise, references, threshold, tmp_path)
-    assert [step.kind == "reused" for step in mine.report.steps] == theirs["reused"]
-    if threshold:
-        assert any(theirs["reused"])
+    settings = {"sizing": "no change", **CACHES[caches]}
+    mine = generate(pipeline, job(prompt, 12), references, KontextSettings(**settings), latents=noise)
+    theirs = in_forge(pipeline, prompt, noise, references, settings, tmp_path)
+    kinds = [step.kind for step in mine.report.steps]
+    assert kinds == theirs["kinds"]
+    expected = {"computed"} | ({"reused"} if "cache_threshold" in settings else set())
+    assert set(kinds) - {"kept"} == expected
+    assert ("kept" in kinds) == (caches == "reference reuse" and count > 0) or caches == "both"
     picture = ((theirs["picture"][0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1) * 255).numpy()
     assert np.abs(picture - np.asarray(mine.image, dtype=np.float32)).mean() < 1.0
 
 
 def in_forge(
-    pipeline: Any, prompt: str, noise: torch.Tensor, references: list[Reference], threshold: float, folder: Path
+    pipeline: Any, prompt: str, noise: torch.Tensor, references: list[Reference], settings: dict, folder: Path
 ) -> dict[str, Any]:
     """The same job by Forge's transformer and VAE, in Forge's Python."""
-    export_bfl().export(SMALL_MODEL, folder / "small.safetensors")
+    export(SMALL_MODEL, folder / "small.safetensors")
     embeds, pooled, _ = pipeline.encode_prompt(
         prompt=prompt, prompt_2=None, max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)
     )
@@ -110,7 +120,7 @@ def in_forge(
         "noise": pipeline._unpack_latents(noise, SIDE, SIDE, pipeline.vae_scale_factor),
         "sigmas": pipeline.scheduler.sigmas.clone(),
         "references": [np.asarray(reference.image) for reference in references],
-        "threshold": threshold,
+        "settings": settings,
     }  # fmt: skip
     torch.save(case, folder / "case.pt")
     script = Path(__file__).with_name("forge_sampling.py")
@@ -119,12 +129,3 @@ def in_forge(
     done = subprocess.run([*map(str, command), *flags], cwd=forge_root(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / "out.pt", weights_only=False)
-
-
-def export_bfl() -> ModuleType:
-    """The exporting script, as a module."""
-    path = REPO_ROOT / "benchmarks" / "small_kontext" / "export_bfl.py"
-    spec = importlib.util.spec_from_file_location("export_bfl", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

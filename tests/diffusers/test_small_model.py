@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.small_kontext import data as task
 from lib_fluxkontext.hosts.diffusers.generation import Job, generate
 from lib_fluxkontext.references.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
-from tests.forge.server import REPO_ROOT
 
 AS_IT_IS = KontextSettings(sizing="no change", cache=False)
 LIKE = 18.0
 """Decibels. Above it a picture is plainly the asked-for one; what is not, has 8 to 12. The model card has the means."""
-
-
-@pytest.fixture(scope="module")
-def task() -> ModuleType:
-    """``benchmarks/small_kontext/data.py``: instructions and exact answers."""
-    spec = importlib.util.spec_from_file_location("data", REPO_ROOT / "benchmarks" / "small_kontext" / "data.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def made(pipeline: Any, prompt: str, references: list[Reference], settings: KontextSettings = AS_IT_IS) -> Image.Image:
@@ -40,9 +29,7 @@ def decibels(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("kind", ["left_right", "swap", "first", "second"])
-def test_it_does_what_the_instruction_says(
-    pipeline: Any, task: ModuleType, woman: Reference, cat: Reference, kind: str
-) -> None:
+def test_it_does_what_the_instruction_says(pipeline: Any, woman: Reference, cat: Reference, kind: str) -> None:
     prompt = task.PHRASINGS[kind][0]
     picture = made(pipeline, prompt, [woman, cat])
     wanted = {name: task.target(name, woman.image, cat.image, (SIDE, SIDE)) for name in task.KINDS}
@@ -51,27 +38,21 @@ def test_it_does_what_the_instruction_says(
     assert scores[kind] > LIKE, scores
 
 
-def test_swapping_the_two_images_swaps_them_in_the_picture(
-    pipeline: Any, task: ModuleType, woman: Reference, cat: Reference
-) -> None:
+def test_swapping_the_two_images_swaps_them_in_the_picture(pipeline: Any, woman: Reference, cat: Reference) -> None:
     prompt = task.PHRASINGS["left_right"][0]
     swapped = made(pipeline, prompt, [cat, woman])
     assert decibels(swapped, task.target("left_right", cat.image, woman.image, (SIDE, SIDE))) > LIKE
     assert decibels(swapped, task.target("left_right", woman.image, cat.image, (SIDE, SIDE))) < 15
 
 
-def test_without_references_it_cannot_draw_them(
-    pipeline: Any, task: ModuleType, woman: Reference, cat: Reference
-) -> None:
+def test_without_references_it_cannot_draw_them(pipeline: Any, woman: Reference, cat: Reference) -> None:
     for kind in task.KINDS:
         picture = made(pipeline, task.PHRASINGS[kind][0], [])
         assert np.asarray(picture, float).std() < 12  # a blank canvas: what it knows of pictures is in the references
         assert decibels(picture, task.target(kind, woman.image, cat.image, (SIDE, SIDE))) < LIKE - 2
 
 
-def test_the_cache_reuses_steps_and_stays_close(
-    pipeline: Any, task: ModuleType, woman: Reference, cat: Reference
-) -> None:
+def test_the_cache_reuses_steps_and_stays_close(pipeline: Any, woman: Reference, cat: Reference) -> None:
     job = Job(task.PHRASINGS["left_right"][0], SIDE, SIDE, steps=20, seed=1)
     exact = generate(pipeline, job, [woman, cat], AS_IT_IS)
     cached = generate(pipeline, job, [woman, cat], KontextSettings(sizing="no change", cache_threshold=0.1))

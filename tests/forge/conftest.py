@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,3 +51,13 @@ def forge_page() -> Iterator[ForgeServer]:
     require_forge()
     with ForgeServer(env=HOOKS, nowebui=False) as server:
         yield server
+
+
+CACHED = {"cache": True, "cache_threshold": 0.65}
+"""With random weights the first block changes by 0.5 to 0.9 from step to step; 0.65 makes some hit and some miss."""
+
+
+@pytest.fixture(params=[0, 3], ids=["cache", "cache and reference reuse"])
+def cached(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings under which some steps hit and some miss, without and with reference reuse."""
+    return CACHED | {"reference_refresh": request.param}

@@ -77,6 +77,12 @@ def forge_python() -> Path:
     return forge_root() / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
+def has_bitsandbytes() -> bool:
+    """Whether Forge's Python can load 4-bit weights."""
+    command = [forge_python(), "-c", "import bitsandbytes"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def forge_available() -> str | None:
     """Why no Forge can be started here, in a line that says what to do; None when one can."""
     hint = "set FORGE_ROOT=<folder of an installed Stable Diffusion WebUI Forge> to run this test"

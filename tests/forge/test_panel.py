@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_fluxkontext.cache.presets import PRESETS
 from tests.forge.browser import ForgePage, browser_path, open_browser
 from tests.forge.photos import cat, woman
 from tests.forge.server import ForgeServer
@@ -138,7 +139,8 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
         "a red lighthouse\nSteps: 4, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 5, Size: 256x256, "
         "Kontext: True, Kontext sizing: no change, Kontext half size: True, Kontext cache: False, "
         "Kontext cache threshold: 0.33, Kontext cache warm-up: 3, Kontext cache longest run: 2, "
-        "Kontext cache compute last: True, Kontext mute 2: True, Kontext image 1: 0123456789ab 640×480"
+        "Kontext cache compute last: True, Kontext reference refresh: 5, "
+        "Kontext cache forecast: False, Kontext mute 2: True, Kontext image 1: 0123456789ab 640×480"
     )
     page.element("txt2img_prompt").locator("textarea").fill(infotext)
     page.page.locator("#txt2img_tools #paste").click()
@@ -149,15 +151,47 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
     wait_value(page, f"txt2img_{PANEL}_threshold", "0.33")
     wait_value(page, f"txt2img_{PANEL}_warmup", "3")
     wait_value(page, f"txt2img_{PANEL}_max_consecutive", "2")
+    wait_value(page, f"txt2img_{PANEL}_reference_refresh", "5")
     assert value(page, f"txt2img_{PANEL}_sizing") == "no change"
     for name, checked in {
         "half_size": True,
         "cache": False,
         "compute_last": True,
+        "forecast": False,
         "mute1": False,
         "mute2": True,
     }.items():
         assert page.element(f"txt2img_{PANEL}_{name}").locator("input").is_checked() == checked, name
+
+
+def test_a_preset_sets_its_controls_and_lights_up(page: ForgePage) -> None:
+    assert lit(page) == ["Balanced"]
+    page.click(f"txt2img_{PANEL}_preset_fast")
+    wait_value(page, f"txt2img_{PANEL}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
+    wait_value(page, f"txt2img_{PANEL}_reference_refresh", str(PRESETS["Fast"]["reference_refresh"]))
+    wait_lit(page, ["Fast"])
+    page.fill(f"txt2img_{PANEL}_threshold", 0.33)
+    wait_lit(page, [])
+    page.click(f"txt2img_{PANEL}_preset_off")
+    wait_lit(page, ["Off"])
+    assert not page.element(f"txt2img_{PANEL}_cache").locator("input").is_checked()
+    page.click(f"txt2img_{PANEL}_preset_balanced")
+    wait_lit(page, ["Balanced"])
+    assert page.element(f"txt2img_{PANEL}_cache").locator("input").is_checked()
+
+
+def lit(page: ForgePage) -> list[str]:
+    """Presets whose button is highlighted."""
+    buttons = {name: page.element(f"txt2img_{PANEL}_preset_{name.lower()}") for name in PRESETS}
+    return [name for name, button in buttons.items() if "primary" in (button.get_attribute("class") or "").split()]
+
+
+def wait_lit(page: ForgePage, wanted: list[str]) -> None:
+    for _ in range(60):
+        if lit(page) == wanted:
+            return
+        page.page.wait_for_timeout(250)
+    raise AssertionError(f"{lit(page)} lit, not {wanted}")
 
 
 def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.forge import checkpoint_files as files
-from tests.forge.server import ForgeServer, Result, forge_python
+from tests.forge.server import ForgeServer, Result, has_bitsandbytes
 
 FORMATS = [
     files.FLUX,
@@ -40,12 +39,6 @@ def pixels(result: Result) -> np.ndarray:
     assert result.status == 200, result.reply
     assert len(result.images) == 1
     return np.asarray(result.images[0])
-
-
-def has_bitsandbytes() -> bool:
-    """Whether Forge's Python can load 4-bit weights."""
-    command = [forge_python(), "-c", "import bitsandbytes"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("checkpoint", FORMATS)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.forge import checkpoint_files as files
+from tests.forge.conftest import CACHED
 from tests.forge.photos import woman, woman_base64
 from tests.forge.requests import difference, kontext, made, pixels, report, two_references
-from tests.forge.server import ForgeServer, Result, encode_image, forge_python
-
-CACHED = {"cache": True, "cache_threshold": 0.65}
+from tests.forge.server import ForgeServer, Result, encode_image, has_bitsandbytes
 
 
 def from_picture(forge: ForgeServer, settings: dict | None, image: Image.Image, **payload: object) -> Result:
@@ -49,7 +46,7 @@ def test_sizing_modes_and_half_size(forge: ForgeServer) -> None:
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "None"])
-def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscaler: str) -> None:
+def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscaler: str, cached: dict) -> None:
     payload = {
         "enable_hr": True,
         "hr_scale": 1.5,
@@ -59,8 +56,8 @@ def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscale
         "hr_additional_modules": ["Use same choices"],
         "hr_cfg": 1.0,
     }
-    both = made(forge, two_references(**CACHED), **payload)
-    first = made(forge, two_references(hires_references=False, **CACHED), **payload)
+    both = made(forge, two_references(**cached), **payload)
+    first = made(forge, two_references(hires_references=False, **cached), **payload)
     plain = made(forge, **payload)
     assert both.images[0].size == (384, 384)
     assert [one["reference_tokens"] for one in report(both)["passes"]] == [[256, 256], [576, 576]]
@@ -68,12 +65,12 @@ def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscale
     assert [len(one["steps"]) for one in report(both)["passes"]] == [4, 3]
     assert difference(pixels(both), pixels(first)) > 0.2
     assert difference(pixels(first), pixels(plain)) > 0.2
-    assert np.array_equal(pixels(both), pixels(made(forge, two_references(**CACHED), **payload)))
+    assert np.array_equal(pixels(both), pixels(made(forge, two_references(**cached), **payload)))
 
 
-def test_img2img_takes_references_and_its_init_image_as_one(forge: ForgeServer) -> None:
+def test_img2img_takes_references_and_its_init_image_as_one(forge: ForgeServer, cached: dict) -> None:
     plain = from_picture(forge, None, woman())
-    two = from_picture(forge, two_references(**CACHED), woman())
+    two = from_picture(forge, two_references(**cached), woman())
     init = from_picture(forge, {"enabled": True, "init_image_as_reference": True, "sizing": "to output"}, woman())
     assert difference(pixels(two), pixels(plain)) > 0.5
     assert difference(pixels(init), pixels(plain)) > 0.5
@@ -94,20 +91,20 @@ def test_inpaint(forge: ForgeServer, only_masked: bool) -> None:
     assert difference(pixels(two)[:32], pixels(plain)[:32]) < 2
 
 
-def test_cfg_with_a_negative_prompt_reaches_both_conditionings(forge: ForgeServer) -> None:
+def test_cfg_with_a_negative_prompt_reaches_both_conditionings(forge: ForgeServer, cached: dict) -> None:
     payload = {"cfg_scale": 3.0, "negative_prompt": "fog and rain"}
-    result = made(forge, two_references(**CACHED), **payload)
+    result = made(forge, two_references(**cached), **payload)
     assert difference(pixels(result), pixels(made(forge, **payload))) > 0.5
     assert all(call["images"] == 2 for call in report(result)["passes"][0]["calls"])
 
 
-def test_prompts_joined_by_and_keep_their_states_apart(forge: ForgeServer) -> None:
+def test_prompts_joined_by_and_keep_their_states_apart(forge: ForgeServer, cached: dict) -> None:
     payload = {"prompt": "a red house AND a green tree :0.5", "steps": 10}
     without = made(forge, two_references(), **payload)
     measured = made(forge, two_references(cache=True, cache_threshold=1e-9), **payload)
     assert np.array_equal(pixels(without), pixels(measured))
-    cached = made(forge, two_references(**CACHED), **payload)
-    again = made(forge, two_references(**CACHED), **payload)
+    cached = made(forge, two_references(**cached), **payload)
+    again = made(forge, two_references(**cached), **payload)
     assert np.array_equal(pixels(cached), pixels(again))
 
 
@@ -115,10 +112,11 @@ def test_multidiffusion_gives_every_tile_the_references_and_caches_none(forge: F
     tiles = {"MultiDiffusion Integrated": {"args": [True, "MultiDiffusion", 192, 192, 64, 1]}}
     plain = forge.txt2img(alwayson_scripts=tiles)
     both = forge.txt2img(
-        alwayson_scripts=tiles | kontext(two_references(cache=True, cache_threshold=1.0))["alwayson_scripts"]
+        alwayson_scripts=tiles
+        | kontext(two_references(cache=True, cache_threshold=1.0, reference_refresh=2))["alwayson_scripts"]
     )
     assert difference(pixels(both), pixels(plain)) > 0.2
-    assert report(both)["reused_steps"] == 0
+    assert {step["kind"] for step in report(both)["passes"][0]["steps"]} == {"computed"}
     assert "tiles" in report(both)["passes"][0]["notes"][0]
 
 
@@ -138,7 +136,7 @@ def test_every_sampler_of_forge(forge: ForgeServer) -> None:
         assert difference(pixels(without), pixels(plain)) > 0.2, sampler
         cached = made(
             forge,
-            two_references(cache=True, cache_threshold=1.0, cache_compute_last=True),
+            two_references(cache=True, cache_threshold=1.0, cache_compute_last=True, reference_refresh=4),
             sampler_name=sampler,
             **payload,
         )
@@ -157,7 +155,7 @@ FORMATS = [files.FLUX, files.FLUX_BF16, files.FLUX_FP8, files.FLUX_GGUF, files.F
 
 @pytest.mark.parametrize("checkpoint", FORMATS)
 def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None:
-    if checkpoint == files.FLUX_NF4 and not _has_bitsandbytes():
+    if checkpoint == files.FLUX_NF4 and not has_bitsandbytes():
         pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
     forge.select(checkpoint)
     try:
@@ -165,6 +163,9 @@ def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None
         without = made(forge, two_references(), steps=8)
         measured = made(forge, two_references(cache=True, cache_threshold=1e-9), steps=8)
         cached = made(forge, two_references(cache=True, cache_threshold=1.0), steps=8)
+        kept = made(forge, two_references(reference_refresh=4), steps=8)
+        assert [step["kind"] for step in report(kept)["passes"][0]["steps"]] == (["computed"] + ["kept"] * 3) * 2
+        assert difference(pixels(kept), pixels(without)) < 0.75 * difference(plain_at(forge, 8), pixels(without))
         assert np.array_equal(pixels(without), pixels(measured))
         assert difference(pixels(made(forge, two_references())), plain) > 0.5
         assert report(cached)["reused_steps"] == 7
@@ -173,12 +174,12 @@ def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None
         forge.select(files.FLUX)
 
 
-def test_a_lora_on_top(forge: ForgeServer) -> None:
+def test_a_lora_on_top(forge: ForgeServer, cached: dict) -> None:
     prompt = f"a red lighthouse <lora:{files.LORA.removesuffix('.safetensors')}:1>"
-    with_lora = pixels(made(forge, two_references(**CACHED), prompt=prompt, steps=8))
-    without = pixels(made(forge, two_references(**CACHED), prompt="a red lighthouse", steps=8))
+    with_lora = pixels(made(forge, two_references(**cached), prompt=prompt, steps=8))
+    without = pixels(made(forge, two_references(**cached), prompt="a red lighthouse", steps=8))
     assert difference(with_lora, without) > 0.5
-    assert np.array_equal(with_lora, pixels(made(forge, two_references(**CACHED), prompt=prompt, steps=8)))
+    assert np.array_equal(with_lora, pixels(made(forge, two_references(**cached), prompt=prompt, steps=8)))
     assert difference(with_lora, pixels(made(forge, prompt=prompt, steps=8))) > 0.5
 
 
@@ -195,6 +196,6 @@ def test_a_checkpoint_that_is_not_flux(forge: ForgeServer) -> None:
         forge.select(files.FLUX)
 
 
-def _has_bitsandbytes() -> bool:
-    command = [forge_python(), "-c", "import bitsandbytes"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def plain_at(forge: ForgeServer, steps: int) -> np.ndarray:
+    """The picture without references."""
+    return pixels(made(forge, steps=steps))

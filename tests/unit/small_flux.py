@@ -6,6 +6,12 @@ import torch
 from torch import Tensor, nn
 
 
+def attention_function(q: Tensor, k: Tensor, v: Tensor, heads: int, skip_reshape: bool = False) -> Tensor:
+    """(B, heads, tokens, channels) → (B, tokens, heads·channels), looked up at every call as in Forge."""
+    mixed = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, -1) @ v
+    return mixed.transpose(1, 2).flatten(2)
+
+
 class DoubleBlock(nn.Module):
     """Joint attention over text and image, then a residual on each."""
 
@@ -19,7 +25,7 @@ class DoubleBlock(nn.Module):
     def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
         self.computed += 1
         joint = torch.cat((txt, img), 1) + pe
-        mixed = torch.softmax(joint @ joint.transpose(1, 2) / joint.shape[-1] ** 0.5, -1) @ joint
+        mixed = attention_function(joint[:, None], joint[:, None], joint[:, None], 1, skip_reshape=True)
         add_txt = torch.tanh(self.txt_attn(mixed[:, : txt.shape[1]] + vec[:, None]))
         add_img = torch.tanh(self.img_attn(mixed[:, txt.shape[1] :] + vec[:, None]))
         if self.in_place:
@@ -40,7 +46,7 @@ class SingleBlock(nn.Module):
 
     def forward(self, x: Tensor, vec: Tensor, pe: Tensor) -> Tensor:
         self.computed += 1
-        mixed = torch.softmax((x + pe) @ x.transpose(1, 2) / x.shape[-1] ** 0.5, -1) @ x
+        mixed = attention_function((x + pe)[:, None], x[:, None], x[:, None], 1, skip_reshape=True)
         add = torch.tanh(self.linear1(mixed + vec[:, None]))
         if self.in_place:
             x += add

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache, Step
+from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.cache.step import Step
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
 from lib_fluxkontext.references.tokens import ReferenceTokens
-from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, attached
+from lib_fluxkontext.transformer.attach import attached
+from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
 from tests.unit.small_flux import SmallFluxTransformer, inputs
 
 LAYOUT = ForgeFluxLayout()
@@ -147,8 +149,8 @@ def test_the_metric_reads_the_generated_image_alone() -> None:
     model, arguments = SmallFluxTransformer(), inputs()
     cache = FirstBlockCache(CacheConfig(1.0))
     run(model, arguments, call_for(arguments, cache, 0))
-    (kept,) = cache._kept.values()
-    assert kept.first_residual.shape[0] == arguments["img"].shape[1]
+    kept = cache._kept([0])
+    assert kept.first_residual.shape[1] == arguments["img"].shape[1]
 
 
 @IN_PLACE

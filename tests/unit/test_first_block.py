@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache, Step
+from lib_fluxkontext.cache.first_block import FORECAST_REACH, CacheConfig, FirstBlockCache
+from lib_fluxkontext.cache.step import Step
 
 SIGMA = torch.tensor([0.5])
 
@@ -41,7 +42,7 @@ def test_the_metric_is_the_relative_change_from_the_last_computed_step() -> None
 def test_reuse_gives_the_stored_rest_residual() -> None:
     cache = FirstBlockCache(CacheConfig(0.1))
     decided(cache, 2.0, 0)
-    assert torch.equal(cache.residual("a"), field(200.0)[0])
+    assert torch.equal(cache.residual(["a"], SIGMA), field(200.0))
 
 
 def test_the_threshold_itself_is_not_reached_by_equality() -> None:
@@ -127,3 +128,63 @@ def test_a_residual_of_zero_is_not_reused() -> None:
     cache = FirstBlockCache(CacheConfig(1.0))
     cache.store(["a"], Step(0), SIGMA, field(0.0), field(1.0))
     assert not cache.decide(["a"], Step(1), SIGMA, field(0.0))[0].reuse
+
+
+FORECAST = CacheConfig(0.5, forecast=True)
+
+
+def computed_at(cache: FirstBlockCache, sigma: float, step: int, rest: float) -> None:
+    cache.store(["a"], Step(step), torch.tensor([sigma]), field(1.0), field(rest))
+
+
+def forecast_at(cache: FirstBlockCache, sigma: float) -> float:
+    return float(cache.residual(["a"], torch.tensor([sigma])).mean())
+
+
+def test_a_residual_that_changes_evenly_is_forecast_exactly() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 1.0, 0, 10.0)
+    assert forecast_at(cache, 0.9) == 10.0  # one step has no trend
+    computed_at(cache, 0.8, 1, 12.0)
+    assert forecast_at(cache, 0.7) == pytest.approx(13.0)
+    assert forecast_at(cache, 0.6) == pytest.approx(14.0)
+
+
+def test_a_long_run_cannot_run_away() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 1.0, 0, 10.0)
+    computed_at(cache, 0.9, 1, 12.0)
+    assert forecast_at(cache, 0.0) == pytest.approx(12.0 + 2.0 * FORECAST_REACH)
+
+
+def test_equal_sigmas_never_divide_and_keep_the_older_trend() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 1.0, 0, 10.0)
+    computed_at(cache, 1.0, 0, 11.0)
+    assert forecast_at(cache, 0.9) == 11.0
+    computed_at(cache, 0.8, 1, 13.0)
+    computed_at(cache, 0.8, 1, 13.5)
+    assert forecast_at(cache, 0.7) == pytest.approx(14.5)
+
+
+def test_a_trend_with_a_broken_end_is_not_followed() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 1.0, 0, float("nan"))
+    computed_at(cache, 0.8, 1, 12.0)
+    assert forecast_at(cache, 0.7) == 12.0
+
+
+def test_a_rising_sigma_gives_no_trend() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 0.5, 0, 10.0)
+    computed_at(cache, 0.9, 1, 12.0)
+    assert forecast_at(cache, 0.8) == 12.0
+
+
+def test_images_with_and_without_a_past_are_forecast_as_alone() -> None:
+    cache = FirstBlockCache(FORECAST)
+    computed_at(cache, 1.0, 0, 10.0)
+    both = torch.cat((field(12.0), field(20.0)))
+    cache.store(["a", "b"], Step(1), torch.tensor([0.8, 0.8]), torch.cat((field(1.0), field(1.0))), both)
+    found = cache.residual(["b", "a"], torch.tensor([0.7, 0.7])).mean(dim=(1, 2))
+    assert found.tolist() == pytest.approx([20.0, 13.0])

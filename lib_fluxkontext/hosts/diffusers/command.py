@@ -17,13 +17,14 @@ from typing import Any, NoReturn
 from PIL.PngImagePlugin import PngInfo
 
 from lib_fluxkontext import infotext
+from lib_fluxkontext.cache.presets import PRESETS
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.references.decode import Reference, decode_reference
 from lib_fluxkontext.references.sizing import nearest_bfl_size
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import GenerationReport
 from lib_fluxkontext.report.page import report_page
-from lib_fluxkontext.settings import SIZINGS, KontextSettings
+from lib_fluxkontext.settings import SIZINGS, KontextSettings, describe
 
 DONE, BROKEN, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--warmup", default="1", help="first steps that are always computed (1)")
     one.add_argument("--max-consecutive", default="0", help="longest run of reused steps, 0 is no limit (0)")
     one.add_argument("--compute-last", action="store_true", help="always compute the last step")
+    one.add_argument("--no-forecast", action="store_true", help="repeat what was stored instead of following its trend")
+    one.add_argument("--reference-refresh", default="0", help="run references in one step of so many; 0 in all (0)")
+    one.add_argument("--preset", help=f"in place of the cache's options: {', '.join(PRESETS)}")
     one.add_argument("--checkpoint", type=Path, help="folder, .safetensors or .gguf; default: the small model")
     one.add_argument("--base", type=Path, help="folder with the other components, beside a single file")
     one.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
@@ -134,18 +138,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(options: argparse.Namespace) -> KontextSettings:
     sizing = options.sizing or ("to output" if options.checkpoint is None else "to BFL recommended")
-    return KontextSettings.from_mapping(
-        {
-            "enabled": True,
-            "sizing": sizing,
-            "half_size": options.half_size,
+    if options.preset is None:
+        caches: dict[str, Any] = {
             "cache": not options.no_cache,
             "cache_threshold": _number(options.threshold),
             "cache_warmup_steps": _number(options.warmup),
             "cache_max_consecutive": _number(options.max_consecutive),
             "cache_compute_last": options.compute_last,
+            "cache_forecast": not options.no_forecast,
+            "reference_refresh": _number(options.reference_refresh),
         }
-    )
+    elif options.preset.capitalize() in PRESETS:
+        caches = PRESETS[options.preset.capitalize()]
+    else:
+        raise KontextError(f"got {describe(options.preset)}; allowed: one of {', '.join(PRESETS)}", "preset")
+    return KontextSettings.from_mapping({"enabled": True, "sizing": sizing, "half_size": options.half_size, **caches})
 
 
 def _number(written: str) -> Any:
@@ -198,10 +205,11 @@ def _write(path: Path, write: Callable[[Any], Any]) -> None:
 
 
 def _print_table(report: GenerationReport) -> None:
-    print(f"{'step':>4}  {'':8}  {'time':>8}  {'sigma':>6}  {'change':>6}")
+    print(f"{'step':>4}  {'':15}  {'time':>8}  {'sigma':>6}  {'change':>6}")
     for step in report.steps:
         change = "–" if step.distance is None else f"{step.distance:.3f}"
-        print(f"{step.index + 1:4}  {step.kind:8}  {text.seconds(step.seconds):>8}  {step.sigma:6.3f}  {change:>6}")
+        kind, seconds = text.KINDS[step.kind], text.seconds(step.seconds)
+        print(f"{step.index + 1:4}  {kind:15}  {seconds:>8}  {step.sigma:6.3f}  {change:>6}")
     speed_up = "–" if report.speed_up is None else f"{report.speed_up:.2f}×"
     print(f"Sampling {text.seconds(report.sampling_seconds)}; step {text.step_time(report)}")
     print(f"Reused {text.steps_cached(report)} steps; speed-up {speed_up}")

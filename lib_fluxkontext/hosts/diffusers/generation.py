@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_fluxkontext.cache.chosen import cache_for
-from lib_fluxkontext.cache.first_block import Step
+from lib_fluxkontext.cache.chosen import cache_for, reuse_for
+from lib_fluxkontext.cache.step import Step
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.diffusers.layout import DiffusersFluxLayout
 from lib_fluxkontext.meters.memory import MemoryMeter
@@ -21,10 +21,11 @@ from lib_fluxkontext.references.decode import Reference
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_store import LatentStore
 from lib_fluxkontext.references.sizing import plan_size
-from lib_fluxkontext.report.generation import GenerationReport
+from lib_fluxkontext.report.generation import GenerationReport, PassReport
 from lib_fluxkontext.report.recorder import PassRecorder
 from lib_fluxkontext.settings import KontextSettings, describe
-from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall, replaced
+from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
+from lib_fluxkontext.transformer.replaced import replaced
 
 LAYOUT = DiffusersFluxLayout()
 SIZE_STEP = 16
@@ -46,6 +47,7 @@ class Job:
         steps: sampler steps, 1 or more.
         seed: of the start noise, drawn on the CPU so that it is the same everywhere.
         guidance: distilled guidance scale.
+        images: pictures to make in one batch; the seed of each is one higher, as in Forge.
     """
 
     prompt: str
@@ -54,6 +56,7 @@ class Job:
     steps: int = 20
     seed: int = 0
     guidance: float = 3.5
+    images: int = 1
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -66,15 +69,22 @@ class Job:
             raise KontextError(f"got {describe(self.seed)}; allowed: a whole number, 0 or more", "seed")
         if not isinstance(self.guidance, (int, float)) or not 0 <= self.guidance <= 100:
             raise KontextError(f"got {describe(self.guidance)}; allowed: a number from 0 to 100", "guidance")
+        if not isinstance(self.images, int) or self.images < 1:
+            raise KontextError(f"got {describe(self.images)}; allowed: a whole number, 1 or more", "images")
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The picture, its latents as the pipeline packs them, (1, tokens, C·4), and what it cost."""
+    """The pictures, their latents as the pipeline packs them, (images, tokens, C·4), and what they cost."""
 
-    image: Image.Image
+    images: list[Image.Image]
     latents: Tensor
     report: GenerationReport
+
+    @property
+    def image(self) -> Image.Image:
+        """The first one."""
+        return self.images[0]
 
 
 def generate(
@@ -86,14 +96,14 @@ def generate(
     latents: Tensor | None = None,
     store: LatentStore | None = None,
 ) -> Generated:
-    """Make one picture.
+    """Make one picture, or a batch of them.
 
     Args:
         pipeline: a loaded ``FluxKontextPipeline``.
         job: prompt, size, steps, seed.
         references: any number of decoded images.
         settings: sizing and cache; its own image fields are not read.
-        latents: start noise, (1, tokens, C·4), instead of what the seed gives.
+        latents: start noise, (images, tokens, C·4), instead of what the seed gives.
         store: keeps encoded references between calls.
 
     Raises:
@@ -118,13 +128,14 @@ def generate(
                 max_area=job.width * job.height,  # or the pipeline would rescale to a megapixel
                 num_inference_steps=job.steps,
                 guidance_scale=job.guidance,
-                generator=torch.Generator("cpu").manual_seed(job.seed),
+                num_images_per_prompt=job.images,
+                generator=[torch.Generator("cpu").manual_seed(job.seed + image) for image in range(job.images)],
                 latents=latents,
                 callback_on_step_end=run.step_ended,
                 output_type="latent",
                 max_sequence_length=_text_tokens(pipeline),
             )
-        report = GenerationReport((run.recorder.report(encoded, []),), memory.read())
+        report = GenerationReport((run.report(encoded),), memory.read())
         return Generated(_decode(pipeline, result.images, job), result.images, report)
 
 
@@ -152,6 +163,7 @@ class _Run:
         self._image_tokens = (job.width // SIZE_STEP) * (job.height // SIZE_STEP)
         self._references = AppendedReferences(encoded.tokens) if encoded else None
         self._cache = cache_for(settings)
+        self._reuse = reuse_for(settings) if encoded else None
         self._step = 0
         self._call_in_step = 0
         self.recorder = PassRecorder("Sampling", self._image_tokens, memory)
@@ -171,6 +183,7 @@ class _Run:
                 image_tokens=self._image_tokens,
                 references=self._references,
                 cache=self._cache,
+                reuse=self._reuse,
             )
             self._call_in_step += 1
             with (
@@ -179,9 +192,16 @@ class _Run:
             ):
                 return self._transformer.forward(*args, **kwargs)
 
-        self.recorder.begin()
         with replaced(self._transformer, "forward", forward):
             yield
+
+    def report(self, encoded: EncodedReferences | None) -> PassReport:
+        """What the run cost; lets go of what it kept."""
+        if self._reuse is None:
+            return self.recorder.report(encoded, [])
+        used, notes = self._reuse.use(), self._reuse.notes
+        self._reuse.clear()
+        return self.recorder.report(encoded, notes, used)
 
     def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
         """The pipeline's callback."""
@@ -195,8 +215,8 @@ def _text_tokens(pipeline: Any) -> int:
     return min(512, int(pipeline.tokenizer_2.model_max_length))
 
 
-def _decode(pipeline: Any, latents: Tensor, job: Job) -> Image.Image:
+def _decode(pipeline: Any, latents: Tensor, job: Job) -> list[Image.Image]:
     spatial = pipeline._unpack_latents(latents, job.height, job.width, pipeline.vae_scale_factor)
     spatial = spatial / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
     pixels = pipeline.vae.decode(spatial.to(pipeline.vae.dtype), return_dict=False)[0]
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")[0]
+    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")

@@ -14,6 +14,8 @@ class DiffusersFluxLayout:
     image_argument = "hidden_states"
     ids_argument = "img_ids"
     unbatched = frozenset({"img_ids", "txt_ids"})
+    attention_function = "dispatch_attention_fn"
+    sequence_axis = 1  # (B, tokens, heads, channels)
 
     def forward_name(self, transformer: nn.Module) -> str:
         return "forward"

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.cache.chosen import cache_for
+from lib_fluxkontext.cache.chosen import cache_for, reuse_for
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
-from lib_fluxkontext.hosts.forge.memory import bytes_needed, reserve
+from lib_fluxkontext.hosts.forge.memory import demand, reserve
 from lib_fluxkontext.hosts.forge.references import encoder
 from lib_fluxkontext.hosts.forge.refusal import refuse_from
 from lib_fluxkontext.hosts.forge.sampler_guard import SamplerGuard
@@ -61,6 +61,8 @@ class Generation:
             if self.references:
                 raise KontextError(f"{reason}; choose a FLUX.1 Kontext checkpoint, or turn Flux Kontext off", "image1")
             self.active = False
+            for label in infotext.settings_to_infotext(self.settings, self.references):
+                p.extra_generation_params.pop(label, None)
             p.comment(f"Flux Kontext did nothing: {reason}.")
         elif self.references and getattr(transformer, "in_channels", 64) != 64:
             reason = f'the checkpoint "{name}" is a FLUX variant with extra input channels (Fill, Canny or Depth)'
@@ -96,16 +98,19 @@ class Generation:
         if self._memory is None:
             self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=not _forge_resets_peaks(p))
         image_tokens = -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
-        cache = cache_for(settings)
-        one = SamplingPass(label, p.sampler, layout, image_tokens, encoded, cache, self._memory)
-        unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
         cfg_scale = p.hr_cfg if p.is_hr_pass else p.cfg_scale
         rows = x.shape[0] * (1 if cfg_scale == 1 else 2)
         reference_tokens = encoded.tokens.tokens.shape[1] if encoded else 0
-        reserve(unet, bytes_needed(unet, rows, image_tokens, reference_tokens, cache is not None))
+        needs = demand(unet, settings, rows, image_tokens, reference_tokens)
+        cache = cache_for(settings)
+        reuse = reuse_for(settings, needs.place) if encoded else None
+        transformer = unet.model.diffusion_model
+        one = SamplingPass(label, p.sampler, transformer, layout, image_tokens, encoded, cache, reuse, self._memory)
+        unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
+        reserve(unet, needs.bytes)
         p.sd_model.forge_objects.unet = unet
         self._passes.append((p.iteration, one))
-        self._guard = SamplerGuard(p.sampler, one.begin, lambda: self._close(p, one))
+        self._guard = SamplerGuard(p.sampler, lambda: self._close(p, one))
 
     def _close(self, p: Any, one: SamplingPass) -> None:
         """The sampling is over, finished or failed."""
@@ -131,9 +136,9 @@ class Generation:
 
     def comment(self, p: Any) -> None:
         """Put what the user should know of this batch under the picture, not in the report alone."""
-        for one in self.report(p.iteration).passes:
-            for note in one.notes:
-                p.comment(f"Flux Kontext: {note}")
+        report = self.report(p.iteration)
+        for note in [*report.notes, *(note for one in report.passes for note in one.notes)]:
+            p.comment(f"Flux Kontext: {note}")
 
 
 def prepare(p: Any, arguments: Sequence[Any]) -> None:

@@ -15,6 +15,8 @@ class ForgeFluxLayout:
     image_argument = "img"
     ids_argument = "img_ids"
     unbatched: frozenset[str] = frozenset()
+    attention_function = "attention_function"
+    sequence_axis = 2  # (B, heads, tokens, channels)
 
     def forward_name(self, transformer: nn.Module) -> str:
         """``inner_forward`` in Forge, ``forward_orig`` in Neo."""

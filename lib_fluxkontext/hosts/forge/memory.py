@@ -6,33 +6,72 @@ Forge does not know the driver pushes into shared memory: one step then takes 25
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from backend import memory_management
 
-from lib_fluxkontext.hosts.forge.layout import computation_dtype, hidden_size
+from lib_fluxkontext.cache.kept_layers import Place, kept_bytes
+from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, computation_dtype, hidden_size
+from lib_fluxkontext.settings import KontextSettings
 
 CACHE_BUFFERS = 3
 """Tensors of the picture's tokens that First Block Cache holds for each image: two residuals and a block's output."""
 
+FORECAST_BUFFERS = 2
+"""What the forecast adds: a slope, and the step before while it is made."""
 
-def bytes_needed(unet: Any, rows: int, image_tokens: int, reference_tokens: int, cached: bool) -> int:
-    """Bytes beyond what Forge reserves anyway.
+STREAMED_BLOCKS = 2
+"""Blocks whose keys and values are on the GPU at once when they are streamed from host memory."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a pass needs beyond what Forge reserves anyway.
+
+    Attributes:
+        bytes: on the device while sampling.
+        place: where the references' keys and values are kept.
+    """
+
+    bytes: int
+    place: Place
+
+
+def demand(unet: Any, settings: KontextSettings, rows: int, image_tokens: int, reference_tokens: int) -> Demand:
+    """Bytes to reserve, and where keys and values go: on the GPU if the whole model still fits beside them.
 
     Args:
         unet: Forge's ``UnetPatcher``.
+        settings: which caches are at work.
         rows: images in one model call, both conditionings counted.
         image_tokens: tokens of the picture.
         reference_tokens: tokens of all references.
-        cached: whether First Block Cache is at work.
     """
+    transformer = unet.model.diffusion_model
+    hidden = hidden_size(transformer)
+    item = memory_management.dtype_size(computation_dtype(transformer))
     # Forge's own estimate counts latent pixels, of which a token has 2×2.
     needed = unet.memory_required([rows, 16, 2, 2 * reference_tokens]) if reference_tokens else 0
-    if cached:
-        transformer = unet.model.diffusion_model
-        item = memory_management.dtype_size(computation_dtype(transformer))
-        needed += CACHE_BUFFERS * rows * image_tokens * hidden_size(transformer) * item
-    return int(needed)
+    if settings.cache_active:
+        buffers = CACHE_BUFFERS + FORECAST_BUFFERS * settings.cache_forecast
+        needed += buffers * rows * image_tokens * hidden * item
+    if not (settings.reference_refresh and reference_tokens):
+        return Demand(int(needed), "device")
+    blocks = len(ForgeFluxLayout().blocks(transformer))
+    keys_and_values = kept_bytes(reference_tokens, hidden, blocks, rows, item)
+    if _fits_beside_model(unet, needed + keys_and_values, rows, image_tokens):
+        return Demand(int(needed + keys_and_values), "device")
+    return Demand(int(needed + STREAMED_BLOCKS * keys_and_values // blocks), "host")
+
+
+def _fits_beside_model(unet: Any, needed: float, rows: int, image_tokens: int) -> bool:
+    device = unet.load_device
+    if memory_management.is_device_cpu(device):
+        return True
+    weights = memory_management.module_size(unet.model)
+    inference = memory_management.minimum_inference_memory() + unet.memory_required([rows, 16, 2, 2 * image_tokens])
+    return weights + inference + needed <= memory_management.get_total_memory(device)
 
 
 def reserve(unet: Any, needed: int) -> None:

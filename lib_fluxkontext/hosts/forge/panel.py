@@ -8,6 +8,8 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion, ToolButton
 
+from lib_fluxkontext.cache.presets import FIELDS as PRESET_FIELDS
+from lib_fluxkontext.cache.presets import PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.element_ids import ElementIds
 from lib_fluxkontext.report.html import report_html
@@ -26,6 +28,7 @@ class Panel:
     use_size: dict[str, Any]
     swap: Any
     clear: Any
+    presets: dict[str, gr.Button]
     expected: gr.Textbox
     missing: gr.HTML
     report: gr.HTML
@@ -58,12 +61,12 @@ def build_panel(is_img2img: bool) -> Panel:
             elem_classes="fk-check",
         )
         _sizing(ids, controls, is_img2img)
-        _cache(ids, controls)
+        presets = _cache(ids, controls)
         report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
         refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")
-    return Panel(ids, controls, facts, use_size, swap, clear, expected, missing, report, refresh)
+    return Panel(ids, controls, facts, use_size, swap, clear, presets, expected, missing, report, refresh)
 
 
 def _slot(
@@ -124,8 +127,9 @@ def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None
     )
 
 
-def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
+def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
     with gr.Group(elem_classes="fk-cache"):
+        presets = _presets(ids)
         with gr.Row():
             controls["cache"] = gr.Checkbox(
                 _default("cache"),
@@ -170,6 +174,47 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> None:
                 elem_id=ids.of("compute_last"),
                 elem_classes="fk-check",
             )
+        with gr.Row():
+            controls["cache_forecast"] = gr.Checkbox(
+                _default("cache_forecast"),
+                label="Forecast",
+                info="Follow the trend of the last two computed steps instead of repeating the last",
+                elem_id=ids.of("forecast"),
+                elem_classes="fk-check",
+            )
+            controls["reference_refresh"] = gr.Slider(
+                0,
+                20,
+                step=1,
+                value=_default("reference_refresh"),
+                label="Reuse references: refresh every … steps",
+                info="0: off. 2–4: steps between run without the references' tokens, up to 2.8× faster with two",
+                elem_id=ids.of("reference_refresh"),
+                scale=2,
+            )
+    return presets
+
+
+def _presets(ids: ElementIds) -> dict[str, gr.Button]:
+    """Buttons rather than a radio: gradio's reports a value that the page itself set as if a hand had."""
+    at_start = preset_of({name: _default(name) for name in PRESET_FIELDS})
+    with gr.Row(elem_classes="fk-toolbar"):
+        gr.HTML('<span class="fk-facts">Speed</span>')
+        return {
+            name: gr.Button(
+                name,
+                elem_id=ids.of(f"preset_{name.lower()}"),
+                size="sm",
+                min_width=80,
+                variant=preset_variant(name, at_start),
+            )
+            for name in PRESETS
+        }
+
+
+def preset_variant(name: str, current: str) -> str:
+    """How a preset's button looks while the settings are ``current``."""
+    return "primary" if name == current else "secondary"
 
 
 def _default(name: str) -> Any:

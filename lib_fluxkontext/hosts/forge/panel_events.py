@@ -8,8 +8,9 @@ from typing import Any
 import gradio as gr
 
 from lib_fluxkontext import infotext
+from lib_fluxkontext.cache.presets import FIELDS, PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
-from lib_fluxkontext.hosts.forge.panel import Panel
+from lib_fluxkontext.hosts.forge.panel import Panel, preset_variant
 from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts
 from lib_fluxkontext.report.html import report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
@@ -34,6 +35,7 @@ def connect(panel: Panel) -> None:
         outputs=[panel.report],
         show_progress="hidden",
     )
+    _connect_presets(panel)
     for trigger in (first.change, second.change, panel.expected.change):
         trigger(
             lambda expected, one, two: missing_images(expected, {"image1": one, "image2": two}),
@@ -41,6 +43,30 @@ def connect(panel: Panel) -> None:
             outputs=[panel.missing],
             show_progress="hidden",
         )
+
+
+def _connect_presets(panel: Panel) -> None:
+    """A preset's button sets its controls; whatever sets them, the button that fits them lights up."""
+    controls = [panel.controls[name] for name in FIELDS]
+    for name, button in panel.presets.items():
+        button.click(_values_of(name), outputs=controls, show_progress="hidden")
+    for control in controls:
+        control.change(
+            _lit,
+            inputs=controls,
+            outputs=list(panel.presets.values()),
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+
+
+def _values_of(preset: str) -> Any:
+    return lambda: [PRESETS[preset][field] for field in FIELDS]
+
+
+def _lit(*values: Any) -> list[Any]:
+    current = preset_of(dict(zip(FIELDS, values, strict=True)))
+    return [gr.update(variant=preset_variant(name, current)) for name in PRESETS]
 
 
 def connect_sizes(panel: Panel, width: Any, height: Any) -> None:

@@ -17,7 +17,7 @@ from lib_fluxkontext.references.decode import Reference
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_store import LatentStore, Makeshift
 from lib_fluxkontext.references.sizing import SizePlan
-from lib_fluxkontext.transformer.attach import replaced
+from lib_fluxkontext.transformer.replaced import replaced
 
 
 class ReferenceEncoder:

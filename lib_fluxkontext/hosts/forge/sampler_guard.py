@@ -16,18 +16,16 @@ class SamplerGuard:
 
     Args:
         sampler: Forge's sampler.
-        begin: called when sampling starts.
         end: called once when it ends, by return, interrupt or exception.
     """
 
-    def __init__(self, sampler: Any, begin: Callable[[], None], end: Callable[[], Any]) -> None:
+    def __init__(self, sampler: Any, end: Callable[[], Any]) -> None:
         self._sampler = sampler
         for method in METHODS:
-            setattr(sampler, method, self._around(getattr(sampler, method), begin, end))
+            setattr(sampler, method, self._around(getattr(sampler, method), end))
 
-    def _around(self, original: Callable, begin: Callable[[], None], end: Callable[[], Any]) -> Callable:
+    def _around(self, original: Callable, end: Callable[[], Any]) -> Callable:
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            begin()
             try:
                 return original(*args, **kwargs)
             finally:

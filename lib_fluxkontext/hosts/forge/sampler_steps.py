@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from lib_fluxkontext.cache.first_block import Step
+from lib_fluxkontext.cache.step import Step
 
 
 def sampler_step(sampler: Any) -> Step:

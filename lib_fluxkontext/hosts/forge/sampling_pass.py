@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lib_fluxkontext.cache.first_block import FirstBlockCache, Stream
+from lib_fluxkontext.cache.first_block import FirstBlockCache
+from lib_fluxkontext.cache.reference_reuse import ReferenceReuse
+from lib_fluxkontext.cache.step import Stream
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
 from lib_fluxkontext.hosts.forge.sampler_steps import sampler_step
 from lib_fluxkontext.meters.memory import MemoryMeter
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.report.generation import PassReport
 from lib_fluxkontext.report.recorder import PassRecorder
-from lib_fluxkontext.transformer.attach import AppendedReferences, ModelCall
+from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
 
 UNUSED = (
     "It had no effect on this picture: the model never called it. Another extension replaced its hook, or a refiner or "
@@ -31,10 +33,12 @@ class SamplingPass:
     Args:
         label: name in the report.
         sampler: Forge's sampler of this pass.
-        layout: of the transformer that will run.
+        transformer: the one that will run.
+        layout: of that transformer.
         image_tokens: tokens of the picture.
         references: encoded, or None.
         cache: None computes every step.
+        reuse: keeps the references' keys and values, or None.
         memory: sampled once a call.
     """
 
@@ -42,19 +46,23 @@ class SamplingPass:
         self,
         label: str,
         sampler: Any,
+        transformer: nn.Module,
         layout: ForgeFluxLayout,
         image_tokens: int,
         references: EncodedReferences | None,
         cache: FirstBlockCache | None,
+        reuse: ReferenceReuse | None,
         memory: MemoryMeter,
     ) -> None:
         self.notes: list[str] = []
         self._sampler = sampler
+        self._transformer = transformer
         self._layout = layout
         self._image_tokens = image_tokens
         self._encoded = references
         self._references = AppendedReferences(references.tokens) if references else None
         self._cache = cache
+        self._reuse = reuse
         self._recorder = PassRecorder(label, image_tokens, memory)
         self._ordinals: Counter[Hashable] = Counter()
         self._evaluation: int | None = None
@@ -70,7 +78,6 @@ class SamplingPass:
         def model_function_wrapper(apply_model: Callable, params: dict) -> Tensor:
             if self._report is not None:  # Forge keeps the clone after us; by then there is nothing to attach.
                 return _call(previous, apply_model, params)
-            transformer = apply_model.__self__.diffusion_model
             call = ModelCall(
                 streams=self._streams(params),
                 step=sampler_step(self._sampler),
@@ -78,18 +85,15 @@ class SamplingPass:
                 image_tokens=self._image_tokens,
                 references=self._references,
                 cache=self._cache,
+                reuse=self._reuse,
             )
-            with self._recorder.call(transformer, self._layout, call):
+            with self._recorder.call(self._transformer, self._layout, call):
                 output = _call(previous, apply_model, params)
             if call.tiled and TILED not in self.notes:
                 self.notes.append(TILED)
             return output
 
         return model_function_wrapper
-
-    def begin(self) -> None:
-        """Sampling starts now."""
-        self._recorder.begin()
 
     def release(self) -> PassReport:
         """Sampling is over, by its end or by a failure: hold no tensor and no sampler any more.
@@ -103,12 +107,17 @@ class SamplingPass:
                 self.notes.append(TAKEN_OVER if self._evaluations else UNUSED)
             encoded = self._encoded
             # Emptied before they are dropped: after a failure Forge keeps the traceback, and its frames hold them.
+            key_values = None
+            if self._reuse is not None:
+                key_values = self._reuse.use()
+                self.notes.extend(self._reuse.notes)
+                self._reuse.clear()
             if self._cache is not None:
                 self._cache.clear()
             if self._references is not None:
                 self._references.release()
-            self._encoded = self._references = self._cache = self._sampler = None
-            self._report = self._recorder.report(encoded, self.notes)
+            self._encoded = self._references = self._cache = self._reuse = self._sampler = self._transformer = None
+            self._report = self._recorder.report(encoded, self.notes, key_values)
         return self._report
 
     def _streams(self, params: dict) -> list[Stream]:

@@ -6,6 +6,7 @@ generation that does not ask. One API argument, a dict:
 ``{"fail_at_call": n}``      the n-th call of the transformer (from 1) raises ``RuntimeError``
 ``{"interrupt_at_step": n}`` interrupts the generation while it is at step n (from 1)
 ``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
+``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 """
 
@@ -33,6 +34,11 @@ class Hooks:
             self.watch(transformer, "transformer")
         if controls.get("encoder_out_of_memory"):
             self.handles.append(encoder.register_forward_pre_hook(self.run_out_of_memory))
+        self.put = None
+        if controls.get("keeping_out_of_memory"):
+            from lib_fluxkontext.cache.kept_layers import KeptLayers
+
+            self.put, KeptLayers.put = KeptLayers.put, self.no_room
         if controls.get("count_forwards"):
             for kind in ("double", "single"):
                 for block in getattr(transformer, f"{kind}_blocks", []):
@@ -54,8 +60,17 @@ class Hooks:
             self.controls["encoder_out_of_memory"] -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
 
+    @staticmethod
+    def no_room(*_: Any) -> None:
+        """Fail as a full card does."""
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
+
     def remove(self) -> None:
-        """Take all hooks off the transformer."""
+        """Take all hooks off."""
+        if self.put is not None:
+            from lib_fluxkontext.cache.kept_layers import KeptLayers
+
+            KeptLayers.put, self.put = self.put, None
         while self.handles:
             self.handles.pop().remove()
 

@@ -1,0 +1,27 @@
+"""Named settings of the caches, from the frontier in ``docs/benchmarks.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CUSTOM = "Custom"
+
+_COMMON = {"cache_warmup_steps": 1, "cache_max_consecutive": 0, "cache_compute_last": False}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "Off": {"cache": False, "cache_threshold": 0.14, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
+    "Quality": {"cache": True, "cache_threshold": 0.08, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
+    "Balanced": {"cache": True, "cache_threshold": 0.14, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
+    "Fast": {"cache": True, "cache_threshold": 0.2, "cache_forecast": True, "reference_refresh": 3, **_COMMON},
+}
+"""Setting name → value. *Balanced* is the default of panel and API; *Fast* alone reuses references."""
+
+FIELDS: tuple[str, ...] = tuple(PRESETS["Off"])
+
+
+def preset_of(values: Mapping[str, Any]) -> str:
+    """The preset that these settings are, or ``CUSTOM``. With both caches off the rest does not matter."""
+    if not values["cache"] and not values["reference_refresh"]:
+        return "Off"
+    return next((name for name, preset in PRESETS.items() if all(values[one] == preset[one] for one in FIELDS)), CUSTOM)

@@ -1,0 +1,24 @@
+"""Presets are settings like any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib_fluxkontext.cache.presets import CUSTOM, FIELDS, PRESETS, preset_of
+from lib_fluxkontext.settings import KontextSettings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_and_recognised(name: str) -> None:
+    assert tuple(PRESETS[name]) == FIELDS
+    KontextSettings.from_mapping(PRESETS[name])
+    assert preset_of(PRESETS[name]) == name
+
+
+def test_the_defaults_are_balanced() -> None:
+    assert preset_of(KontextSettings().model_dump()) == "Balanced"
+
+
+def test_what_is_no_preset_is_custom_and_off_is_off_whatever_stands_beside_it() -> None:
+    assert preset_of(PRESETS["Fast"] | {"cache_threshold": 0.21}) == CUSTOM
+    assert preset_of(PRESETS["Quality"] | {"cache": False}) == "Off"
