@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from modules import scripts
+from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge import generation, panel, panel_events
+from lib_fluxkontext.hosts.forge import generation, panel, panel_events, recommended, xyz_axes
 
 
 class FluxKontextScript(scripts.Script):
@@ -18,7 +18,7 @@ class FluxKontextScript(scripts.Script):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sliders: dict[str, tuple[Any, Any]] = {}
+        self._forge_controls: dict[str, tuple[Any, Any]] = {}
         self._panel: tuple[panel.Panel, Any] | None = None
 
     def title(self) -> str:
@@ -33,23 +33,27 @@ class FluxKontextScript(scripts.Script):
         self.infotext_fields = panel_events.paste_fields(built)
         self.paste_field_names = list(infotext.LABELS.values())
         self._panel = (built, gr.context.Context.root_block)
-        self._connect_sizes()
+        self._connect()
         return built.arguments()
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
         tab = "img2img" if self.is_img2img else "txt2img"
-        if kwargs.get("elem_id") in (f"{tab}_width", f"{tab}_height"):
-            self._sliders[kwargs["elem_id"].removeprefix(f"{tab}_")] = (component, gr.context.Context.root_block)
-            self._connect_sizes()
+        name = str(kwargs.get("elem_id") or "").removeprefix(f"{tab}_")
+        if name in recommended.FORGE_FIELDS:
+            self._forge_controls[name] = (component, gr.context.Context.root_block)
+            self._connect()
 
-    def _connect_sizes(self) -> None:
-        """Once panel and both sliders stand in the same page; Forge's API builds panels that have no page."""
-        if self._panel is None or len(self._sliders) < 2:
+    def _connect(self) -> None:
+        """Once panel and Forge's own controls stand in the same page; Forge's API builds panels that have no page."""
+        if self._panel is None or len(self._forge_controls) < len(recommended.FORGE_FIELDS):
             return
         built, root = self._panel
-        width, height = self._sliders["width"], self._sliders["height"]
-        if width[1] is root and height[1] is root:
-            panel_events.connect_sizes(built, width[0], height[0])
+        if any(place is not root for _, place in self._forge_controls.values()):
+            return
+        forge = {name: component for name, (component, _) in self._forge_controls.items()}
+        panel_events.connect_sizes(built, forge["width"], forge["height"])
+        panel_events.connect_checkpoint(built, forge["width"], forge["height"])
+        panel_events.connect_recommended(built, forge)
 
     def before_process(self, p: Any, *args: Any) -> None:
         generation.prepare(p, args)
@@ -65,3 +69,6 @@ class FluxKontextScript(scripts.Script):
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         generation.finish(p, processed)
+
+
+script_callbacks.on_before_ui(xyz_axes.add_axes)

@@ -180,6 +180,35 @@ def test_a_preset_sets_its_controls_and_lights_up(page: ForgePage) -> None:
     assert page.element(f"txt2img_{PANEL}_cache").locator("input").is_checked()
 
 
+def test_recommended_settings_and_back(page: ForgePage, files: dict[str, Path]) -> None:
+    page.fill("txt2img_steps", 7)
+    page.fill("txt2img_cfg_scale", 2)
+    page.drop_image(f"txt2img_{PANEL}_image1", files["cat"])
+    facts(page, 1, "451×300")
+    page.click(f"txt2img_{PANEL}_recommend")
+    wait_value(page, "txt2img_steps", "20")
+    wait_value(page, "txt2img_cfg_scale", "1")
+    wait_value(page, "txt2img_width", "1248")
+    wait_value(page, "txt2img_height", "832")
+    assert value(page, "txt2img_sampling") == "Euler"
+    page.click(f"txt2img_{PANEL}_undo")
+    wait_value(page, "txt2img_steps", "7")
+    wait_value(page, "txt2img_cfg_scale", "2")
+    wait_value(page, "txt2img_width", "256")
+
+
+def test_the_checkpoint_explains_itself(page: ForgePage, files: dict[str, Path]) -> None:
+    line = page.element(f"txt2img_{PANEL}_checkpoint")
+    page.fill("txt2img_width", 512)
+    line.get_by_text("FLUX.1 dev or Kontext").wait_for(timeout=15000)
+    assert "billion parameters" in line.inner_text()
+    assert "references" not in line.inner_text().split("estimated")[1]
+    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    line.get_by_text("references").wait_for(timeout=15000)
+    page.fill(f"txt2img_{PANEL}_reference_refresh", 4)
+    line.get_by_text("keys and values").wait_for(timeout=15000)
+
+
 def lit(page: ForgePage) -> list[str]:
     """Presets whose button is highlighted."""
     buttons = {name: page.element(f"txt2img_{PANEL}_preset_{name.lower()}") for name in PRESETS}

@@ -13,7 +13,7 @@ import torch
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.chosen import cache_for, reuse_for
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge import latest
+from lib_fluxkontext.hosts.forge import latest, xyz_axes
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.memory import demand, reserve
@@ -144,10 +144,15 @@ class Generation:
 def prepare(p: Any, arguments: Sequence[Any]) -> None:
     """``before_process``: read and decode everything; whatever is wrong ends the generation here."""
     setattr(p, ATTRIBUTE, None)
+    # X/Y/Z plot shares one dict among all its cells.
+    p.extra_generation_params = infotext.without_ours(p.extra_generation_params)
     try:
+        axes = xyz_axes.values_of(p)
         if arguments and arguments[0] is False:  # the panel is off: an emptied number field there is no error
             return
         settings = KontextSettings.from_arguments(arguments)
+        if axes:
+            settings = KontextSettings.from_mapping({**settings.model_dump(), **axes})
         if not settings.enabled:
             return
         generation = Generation(settings, _decode(p, settings))

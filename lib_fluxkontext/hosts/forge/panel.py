@@ -28,9 +28,12 @@ class Panel:
     use_size: dict[str, Any]
     swap: Any
     clear: Any
+    recommend: Any
+    undo: Any
     presets: dict[str, gr.Button]
     expected: gr.Textbox
     missing: gr.HTML
+    checkpoint: gr.HTML
     report: gr.HTML
     refresh: gr.Button
 
@@ -53,6 +56,8 @@ def build_panel(is_img2img: bool) -> Panel:
         with gr.Row(elem_classes="fk-toolbar"):
             swap = gr.Button("⇄ Swap", elem_id=ids.of("swap"), size="sm", min_width=80)
             clear = gr.Button("✕ Clear both", elem_id=ids.of("clear"), size="sm", min_width=80)
+            recommend = gr.Button("Recommended settings", elem_id=ids.of("recommend"), size="sm", min_width=140)
+            undo = gr.Button("Undo", elem_id=ids.of("undo"), size="sm", min_width=60, interactive=False)
         controls["init_image_as_reference"] = gr.Checkbox(
             _default("init_image_as_reference"),
             label="Use the init image as reference 1",
@@ -62,11 +67,27 @@ def build_panel(is_img2img: bool) -> Panel:
         )
         _sizing(ids, controls, is_img2img)
         presets = _cache(ids, controls)
+        checkpoint = gr.HTML("", elem_id=ids.of("checkpoint"))
         report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
         refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")
-    return Panel(ids, controls, facts, use_size, swap, clear, presets, expected, missing, report, refresh)
+    return Panel(
+        ids=ids,
+        controls=controls,
+        facts=facts,
+        use_size=use_size,
+        swap=swap,
+        clear=clear,
+        recommend=recommend,
+        undo=undo,
+        presets=presets,
+        expected=expected,
+        missing=missing,
+        checkpoint=checkpoint,
+        report=report,
+        refresh=refresh,
+    )
 
 
 def _slot(

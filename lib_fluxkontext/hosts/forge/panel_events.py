@@ -10,8 +10,10 @@ import gradio as gr
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.presets import FIELDS, PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
+from lib_fluxkontext.hosts.forge.checkpoint_line import checkpoint_line
 from lib_fluxkontext.hosts.forge.panel import Panel, preset_variant
-from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts
+from lib_fluxkontext.hosts.forge.recommended import FORGE_FIELDS, recommended
+from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts, tokens_of
 from lib_fluxkontext.report.html import report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
@@ -97,6 +99,62 @@ def connect_sizes(panel: Panel, width: Any, height: Any) -> None:
             outputs=[width, height],
             show_progress="hidden",
         )
+
+
+def connect_recommended(panel: Panel, forge: dict[str, Any]) -> None:
+    """Connect the button that sets Forge's own controls, and the one that takes that back.
+
+    Args:
+        panel: the panel.
+        forge: Forge's controls of the same tab by ``FORGE_FIELDS``.
+    """
+    controls = [forge[name] for name in FORGE_FIELDS]
+    before = gr.State(None)
+    panel.recommend.click(
+        lambda one, two, *values: [
+            *recommended(one, two, *values[-2:]),
+            list(values),
+            gr.update(interactive=True),
+        ],
+        inputs=[panel.controls["image1"], panel.controls["image2"], *controls],
+        outputs=[*controls, before, panel.undo],
+        show_progress="hidden",
+    )
+    panel.undo.click(
+        lambda values: [*(values or [gr.update()] * len(controls)), None, gr.update(interactive=False)],
+        inputs=[before],
+        outputs=[*controls, before, panel.undo],
+        show_progress="hidden",
+    )
+
+
+def connect_checkpoint(panel: Panel, width: Any, height: Any) -> None:
+    """Say what the chosen checkpoint is and whether it fits, whenever the panel is opened or what it needs changes.
+
+    Forge's own checkpoint list is built after the panel, so its changes show at the next of these events.
+    """
+    controls = panel.controls
+    names = [*IMAGE_FIELDS, "mute_image1", "mute_image2", "sizing", "half_size", "reference_refresh"]
+    inputs = [width, height, *(controls[name] for name in names)]
+    for trigger in [controls["enabled"].change, panel.refresh.click, *(one.change for one in inputs)]:
+        trigger(
+            _checkpoint_line,
+            inputs=inputs,
+            outputs=[panel.checkpoint],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+
+
+def _checkpoint_line(
+    width: Any, height: Any, one: Any, two: Any, mute_one: bool, mute_two: bool, sizing: Any, half: bool, refresh: Any
+) -> str:
+    output = (int(width), int(height)) if width and height else UNKNOWN_OUTPUT
+    tokens = 0
+    for name, image, muted in (("image1", one, mute_one), ("image2", two, mute_two)):
+        if image is not None and not muted:
+            tokens += tokens_of(image, name, sizing, half, output)
+    return checkpoint_line(-(-output[0] // 16) * -(-output[1] // 16), tokens, bool(refresh))
 
 
 def paste_fields(panel: Panel) -> list[tuple[Any, Any]]:

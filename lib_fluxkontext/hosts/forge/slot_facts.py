@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import Any
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.image_source import open_source
+from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.references.decode import decode_reference
 from lib_fluxkontext.references.sizing import SizePlan, nearest_bfl_size, plan_size
@@ -23,17 +23,17 @@ def slot_facts(
 ) -> str:
     """HTML for one slot; an image that would be refused says why here, before anything runs."""
     if replaced:
-        return _line("The init image is reference 1; this slot is not used.", "fk-muted")
+        return line("The init image is reference 1; this slot is not used.", "fk-muted")
     if image is None:
-        return _line("Empty", "fk-muted")
+        return line("Empty", "fk-muted")
     try:
         reference = decode_reference(open_source(image, name), name)
         plan = plan_size(reference.size, sizing, half_size, output, name)
     except KontextError as error:
-        return _line(error.reason, "fk-error")
-    facts = _line(_size_text(plan), "fk-muted" if muted else "")
+        return line(error.reason, "fk-error")
+    facts = line(_size_text(plan), "fk-muted" if muted else "")
     if muted:
-        return facts + _line("Muted: kept here, not used.", "fk-muted")
+        return facts + line("Muted: kept here, not used.", "fk-muted")
     return facts + _crop_line(plan)
 
 
@@ -50,6 +50,15 @@ def output_size(image: Any, name: str, sizing: Sizing) -> tuple[int, int] | None
         return nearest_bfl_size(width, height)
     scale = min(1.0, OUTPUT_MAX / max(width, height))
     return _on_grid(width * scale), _on_grid(height * scale)
+
+
+def tokens_of(image: Any, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int]) -> int:
+    """Tokens that an image will have as a reference; 0 where it would be refused."""
+    try:
+        reference = decode_reference(open_source(image, name), name)
+        return plan_size(reference.size, sizing, half_size, output, name).tokens
+    except KontextError:
+        return 0
 
 
 def missing_images(expected: str, images: dict[str, Any]) -> str:
@@ -70,7 +79,7 @@ def missing_images(expected: str, images: dict[str, Any]) -> str:
             what = (
                 f"Reference {name[-1:]} of the pasted parameters is missing: a {size} picture, content hash {digest}."
             )
-            lines.append(_line(what, "fk-error"))
+            lines.append(line(what, "fk-error"))
     return "".join(lines)
 
 
@@ -93,14 +102,10 @@ def _crop_line(plan: SizePlan) -> str:
     if sides:
         share = plan.removed_share
         text = f"Crop removes {share:.0%}: {', '.join(sides)}" if share >= 0.005 else f"Crop removes {', '.join(sides)}"
-        return _line(text, "fk-warning" if share > 0.1 else "")
+        return line(text, "fk-warning" if share > 0.1 else "")
     if plan.target != plan.resized:
-        return _line(f"Nothing cropped; padded with white around {plan.resized[0]}×{plan.resized[1]}")
-    return _line("Nothing cropped")
-
-
-def _line(text: str, css: str = "") -> str:
-    return f'<p class="fk-facts {css}">{escape(text)}</p>'
+        return line(f"Nothing cropped; padded with white around {plan.resized[0]}×{plan.resized[1]}")
+    return line("Nothing cropped")
 
 
 def _on_grid(side: float) -> int:

@@ -1,0 +1,68 @@
+"""Does it fit: memory while sampling, in parts, against what the card has, and what to choose instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_fluxkontext.cache.kept_layers import kept_bytes
+
+GIB = 2**30
+HIDDEN, BLOCKS, ITEM = 3072, 57, 2
+"""FLUX.1's channels and blocks, and bytes of a number while computing in half precision."""
+
+TOKEN_BYTES = int(1.28 * 2 * 16384 * 4)
+"""Activations of a token: what Forge itself reckons for its four latent pixels (``KModel.memory_required``)."""
+
+OVERHEAD = GIB
+"""What Forge keeps free of weights in any case (``minimum_inference_memory``)."""
+
+ADVICE = (
+    (24, "FP16"),
+    (12, "Q8_0"),
+    (8, "Q6_K or Q5_K"),
+    (0, "Q4_K or NF4, a little less faithful"),
+)
+"""From so many GB of VRAM, which quantisation; the community's rule of thumb for FLUX.1."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes while sampling one picture, without what main memory can take over."""
+
+    weights: int
+    activations: int
+    references: int
+    key_values: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with what Forge keeps free."""
+        return self.weights + self.activations + self.references + self.key_values + OVERHEAD
+
+
+def estimate(weights: int, image_tokens: int, reference_tokens: int, reuse: bool, rows: int = 1) -> MemoryEstimate:
+    """Reckon.
+
+    Args:
+        weights: bytes of the transformer.
+        image_tokens: tokens of the picture.
+        reference_tokens: tokens of all references.
+        reuse: whether keys and values of references are kept.
+        rows: images in one model call; CFG above 1 doubles them.
+    """
+    return MemoryEstimate(
+        weights=weights,
+        activations=rows * image_tokens * TOKEN_BYTES,
+        references=rows * reference_tokens * TOKEN_BYTES,
+        key_values=kept_bytes(reference_tokens, HIDDEN, BLOCKS, rows, ITEM) if reuse else 0,
+    )
+
+
+def gpu_weights(card: int, needed: MemoryEstimate) -> int:
+    """What Forge's GPU Weights should be at most, in bytes."""
+    return max(0, min(needed.weights, card - (needed.total - needed.weights)))
+
+
+def advice(card: int) -> str:
+    """A quantisation that suits a card with so many bytes; cards have a little less than their name says."""
+    return next(name for size, name in ADVICE if card >= (size - 0.6) * GIB)

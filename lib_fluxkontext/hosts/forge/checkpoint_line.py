@@ -1,0 +1,93 @@
+"""What the panel says of the chosen checkpoint: what it is, and whether it fits. Plain HTML."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lib_fluxkontext.checkpoint.fit import advice, estimate, gpu_weights
+from lib_fluxkontext.checkpoint.flux import CheckpointFacts, checkpoint_facts
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.markup import line
+from lib_fluxkontext.report.text import gigabytes
+
+UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
+
+
+def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool) -> str:
+    """HTML for the checkpoint that is chosen in Forge.
+
+    Args:
+        image_tokens: tokens of the picture.
+        reference_tokens: tokens of all references that will be used.
+        reuse: whether their keys and values are kept.
+    """
+    path = chosen_file()
+    if path is None:
+        return line("No checkpoint is chosen.", "fk-muted")
+    try:
+        facts = _facts(path, path.stat().st_mtime_ns)
+    except (KontextError, OSError) as error:
+        return line(str(error), "fk-error")
+    lines = [line(what_it_is(facts))]
+    if facts.family is None:
+        lines.append(line("It takes no references.", "fk-warning"))
+    elif not facts.takes_references:
+        lines.append(line("It cannot take references; choose FLUX.1 Kontext.", "fk-warning"))
+    else:
+        if facts.family == "FLUX.1 dev or Kontext":
+            lines.append(line(UNSURE, "fk-muted"))
+        lines += _memory(facts, image_tokens, reference_tokens, reuse, card_bytes())
+    return "".join(lines)
+
+
+def what_it_is(facts: CheckpointFacts) -> str:
+    """``"flux1-kontext-dev-Q8_0.gguf: FLUX.1 Kontext, Q8_0, 11.90 billion parameters, 11.85 GB (GGUF)"``."""
+    if facts.family is None:
+        return f"{facts.name}: not FLUX.1, {facts.quantisation}, {gigabytes(facts.file_bytes)} ({facts.format})"
+    others = [f"{part.kind} {part.tensors}" for part in facts.mix[1:4]]
+    mix = f"{facts.quantisation} {facts.mix[0].tensors} tensors" + "".join(f", {one}" for one in others)
+    billions = f"{facts.parameters / 1e9:.2f} billion parameters"
+    return f"{facts.name}: {facts.family}, {mix}, {billions}, {gigabytes(facts.transformer_bytes)} ({facts.format})"
+
+
+def _memory(
+    facts: CheckpointFacts, image_tokens: int, reference_tokens: int, reuse: bool, card: int | None
+) -> list[str]:
+    needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, reuse)
+    parts = [("weights", needed.weights), ("picture", needed.activations)]
+    if reference_tokens:
+        parts.append(("references", needed.references))
+    if needed.key_values:
+        parts.append(("their keys and values", needed.key_values))
+    shown = " + ".join(f"{name} {gigabytes(size)}" for name, size in parts)
+    text = f"While sampling, estimated: {shown}, and 1 GB kept free: {gigabytes(needed.total)}"
+    if card is None:
+        return [line(f"{text}.", "fk-muted")]
+    if needed.total <= card:
+        return [line(f"{text} of the card's {gigabytes(card)}. It fits.", "fk-muted")]
+    weights = gpu_weights(card, needed) // 2**20 // 100 * 100
+    hint = f"GPU Weights at {weights:,} MB or less keep it from spilling; {advice(card)} suits this card."
+    return [line(f"{text}, more than the card's {gigabytes(card)}. {hint}", "fk-warning")]
+
+
+@lru_cache(maxsize=8)
+def _facts(path: Path, _changed: int) -> CheckpointFacts:
+    return checkpoint_facts(path)
+
+
+def chosen_file() -> Path | None:
+    """The file of the checkpoint that is chosen in Forge, loaded or not."""
+    from modules import sd_models, shared
+
+    info: Any = sd_models.get_closet_checkpoint_match(shared.opts.data.get("sd_model_checkpoint", ""))
+    return Path(info.filename) if info is not None else None
+
+
+def card_bytes() -> int | None:
+    """Memory of the card that Forge computes on, or None without one."""
+    from backend import memory_management
+
+    device = memory_management.get_torch_device()
+    return None if memory_management.is_device_cpu(device) else int(memory_management.get_total_memory(device))

@@ -1,0 +1,116 @@
+"""Axes for Forge's X/Y/Z plot. An axis leaves its value on the cell's ``p``; ``generation`` reads it from there."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.settings import SIZINGS, KontextSettings
+
+ATTRIBUTE = "flux_kontext_axes"
+PREFIX = "[Kontext] "
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+_SWITCH = ["True", "False"]
+
+
+def add_axes() -> None:
+    """Add the axes to Forge's script, once; without that script nothing happens."""
+    module = _xyz_module()
+    if module is None or any(one.label.startswith(PREFIX) for one in module.axis_options):
+        return
+    axis = module.AxisOption
+    module.axis_options += [
+        axis(
+            f"{PREFIX}cache", str, _set("cache", _switch), choices=lambda: _SWITCH, confirm=_confirm("cache", _switch)
+        ),
+        axis(f"{PREFIX}threshold", float, _set("cache_threshold"), confirm=_confirm("cache_threshold")),
+        axis(f"{PREFIX}sizing", str, _set("sizing"), choices=lambda: list(SIZINGS), confirm=_confirm("sizing")),
+        axis(
+            f"{PREFIX}half size",
+            str,
+            _set("half_size", _switch),
+            choices=lambda: _SWITCH,
+            confirm=_confirm("half_size", _switch),
+        ),
+        axis(f"{PREFIX}reference refresh", int, _set("reference_refresh"), confirm=_confirm("reference_refresh")),
+        axis(f"{PREFIX}forecast", str, _set("cache_forecast", _switch), choices=lambda: _SWITCH),
+        *(
+            axis(
+                f"{PREFIX}image {number}",
+                str,
+                _set(f"image{number}", _picture),
+                prepare=pictures,
+                confirm=_confirm_pictures,
+                format_value=lambda p, opt, value: f"{opt.label}: {Path(value).name}",
+            )
+            for number in (1, 2)
+        ),
+    ]
+
+
+def values_of(p: Any) -> dict[str, Any]:
+    """What the axes set for this cell, by setting name."""
+    return getattr(p, ATTRIBUTE, {})
+
+
+def pictures(written: str) -> list[str]:
+    """Paths from an axis' text: files separated by commas, and folders, which stand for the pictures in them."""
+    found: list[str] = []
+    for value in next(csv.reader(io.StringIO(written), skipinitialspace=True), []):
+        path = Path(value.strip())
+        if path.is_dir():
+            found += [str(one) for one in sorted(path.iterdir()) if one.suffix.lower() in PICTURES]
+        elif value.strip():
+            found.append(str(path))
+    return found
+
+
+def _set(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, Any, Any], None]:
+    def apply(p: Any, value: Any, _values: Any) -> None:
+        setattr(p, ATTRIBUTE, {**values_of(p), field: convert(value)})  # a dict of its own: Forge copies p shallowly
+
+    return apply
+
+
+def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, list], None]:
+    """Refuse a wrong value before the first cell is made, in the words that the API uses."""
+
+    def confirm(_p: Any, values: list) -> None:
+        for value in values:
+            try:
+                KontextSettings.from_mapping({field: convert(value)})
+            except KontextError as error:
+                raise RuntimeError(str(error)) from None
+
+    return confirm
+
+
+def _confirm_pictures(p: Any, values: list) -> None:
+    if getattr(p, "is_api", False):
+        raise RuntimeError("files of the server are for the page; through the API send image1 and image2")
+    for value in values:
+        if not Path(value).is_file():
+            raise RuntimeError(f"no such picture: {value}")
+    if not values:
+        raise RuntimeError("no pictures there; write files or a folder")
+
+
+def _picture(value: str) -> bytes:
+    return Path(value).read_bytes()
+
+
+def _switch(value: Any) -> Any:
+    return {"true": True, "false": False}.get(str(value).strip().lower(), value)
+
+
+def _xyz_module() -> Any:
+    from modules import scripts
+
+    for data in scripts.scripts_data:
+        if data.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
+            return data.module
+    return None

@@ -1,0 +1,77 @@
+"""X/Y/Z plot: the axes do what the settings do, cell by cell, and refuse what the settings refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.forge.requests import kontext, made, pixels, two_references
+from tests.forge.server import ForgeServer, Result
+
+STEPS = 10
+NOTHING = (0, "", [])
+
+
+def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> Result:
+    """A plot of single pictures behind its grid; each axis is (label or 0, values, chosen values)."""
+    _, scripts = forge.get("/sdapi/v1/script-info")
+    xyz = next(one for one in scripts if one["name"] == "x/y/z plot" and not one["is_img2img"])
+    labels = xyz["args"][0]["choices"]
+    axes = [value for axis in (x, y, NOTHING) for value in (labels.index(axis[0]) if axis[0] else 0, *axis[1:])]
+    rest = [False, True, False, False, False, False, False, 0, False]
+    return forge.txt2img(
+        **kontext(two_references(**settings)), script_name="x/y/z plot", script_args=axes + rest, steps=STEPS
+    )
+
+
+def cells(result: Result) -> list[np.ndarray]:
+    """Every cell's picture; the grid goes before them."""
+    assert result.status == 200, result.reply
+    return [np.asarray(image).astype(int) for image in result.images[1:]]
+
+
+def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeServer) -> None:
+    x, y = ("[Kontext] threshold", "0, 0.65", []), ("[Kontext] reference refresh", "0, 3", [])
+    found = cells(plot(forge, x, y, cache=True))
+    expected = [
+        pixels(made(forge, two_references(cache=True, cache_threshold=t, reference_refresh=n), steps=STEPS))
+        for n in (0, 3)
+        for t in (0, 0.65)
+    ]
+    assert len(found) == 4
+    for cell, picture in zip(found, expected, strict=True):
+        assert np.array_equal(cell, picture)
+    assert len({picture.tobytes() for picture in expected}) == 4
+
+
+def test_switches_and_sizing_and_their_infotext(forge: ForgeServer) -> None:
+    x, y = ("[Kontext] sizing", "", ["to output", "no change"]), ("[Kontext] half size", "", ["True", "False"])
+    result = plot(forge, x, y)
+    assert len(cells(result)) == 4
+    texts = result.info["infotexts"][1:]
+    assert ["Kontext sizing: no change" in text for text in texts] == [False, True, False, True]
+    assert ["Kontext half size: True" in text for text in texts] == [True, True, False, False]
+
+
+def test_a_cell_leaves_nothing_to_the_next(forge: ForgeServer) -> None:
+    result = plot(forge, ("[Kontext] cache", "", ["True", "False"]), cache_threshold=0.65, image2=None)
+    on, off = cells(result)
+    assert np.array_equal(off, pixels(made(forge, two_references(image2=None), steps=STEPS)))
+    assert not np.array_equal(on, off)
+    assert all("Kontext image 2" not in text for text in result.info["infotexts"])
+
+
+@pytest.mark.parametrize(
+    ("axis", "reason"),
+    [
+        (("[Kontext] threshold", "0.1, 7", []), "a number from 0 to 1"),
+        (("[Kontext] sizing", "", ["crop"]), "allowed: one of"),
+        (("[Kontext] image 1", "/etc", []), "image1 and image2"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_the_first_cell(forge: ForgeServer, axis: tuple, reason: str) -> None:
+    result = plot(forge, axis)
+    assert result.status == 500
+    assert reason in str(result.reply)
