@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lib_fluxkontext.cache.presets import PRESETS
+from lib_fluxkontext.runs.log import RunLog
+from lib_fluxkontext.runs.row import COLUMNS
 from tests.forge.browser import ForgePage, browser_path, open_browser
 from tests.forge.photos import cat, woman
 from tests.forge.server import ForgeServer
@@ -246,3 +250,82 @@ def test_img2img_has_the_panel_with_the_init_image_as_reference(page: ForgePage,
     page.open_tab("txt2img")
     assert not page.element(f"txt2img_{PANEL}_init_image").is_visible()
     assert page.element(f"txt2img_{PANEL}_hires_references").is_visible()
+
+
+def show_runs(page: ForgePage, text: str) -> str:
+    """Open the run log, wait for a text in its table, and return the table."""
+    page.open_accordion(f"txt2img_{PANEL}_runs")
+    page.click(f"txt2img_{PANEL}_runs_show")
+    table = page.element(f"txt2img_{PANEL}_runs_table")
+    table.get_by_text(text).first.wait_for(timeout=15000)
+    return table.inner_text()
+
+
+def choose(page: ForgePage, start: str) -> None:
+    """Choose the run whose label begins so."""
+    page.element(f"txt2img_{PANEL}_runs_chosen").locator("input").first.click()
+    page.page.get_by_role("option", name=re.compile(rf"^\W*{start}\b")).first.click()
+    page.page.keyboard.press("Escape")
+
+
+def test_runs_are_logged_compared_exported_and_cleared(
+    page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
+) -> None:
+    log = RunLog(forge_page.data / "flux-kontext" / "runs.sqlite")
+    log.clear()
+    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    page.fill(f"txt2img_{PANEL}_threshold", 1.0)
+    page.generate()
+    page.click(f"txt2img_{PANEL}_preset_off")
+    wait_lit(page, ["Off"])
+    page.generate()
+    (second, last), (first, before) = log.latest()
+    assert (before.cache, last.cache) == ("1, forecast", "off")
+    assert before.reused_share == 0.75
+    assert before.reference_tokens == 4096
+    assert before.thumbnail[:2] == b"\xff\xd8"
+    assert before.size == "256×256"
+    text = show_runs(page, before.checkpoint)
+    assert "Euler" in text
+    choose(page, str(first))
+    choose(page, str(second))
+    page.click(f"txt2img_{PANEL}_runs_compare")
+    table = page.element(f"txt2img_{PANEL}_runs_table")
+    table.get_by_text("Faster than the first").wait_for(timeout=15000)
+    assert table.locator("th img").count() == 2
+    page.click(f"txt2img_{PANEL}_runs_markdown")
+    link = page.element(f"txt2img_{PANEL}_runs_file").locator("a").first
+    link.wait_for(timeout=15000)
+    with page.page.expect_download() as download:
+        link.click()
+    markdown = Path(download.value.path()).read_text(encoding="utf-8")
+    assert len(markdown.splitlines()) == 4
+    assert before.checkpoint in markdown
+    page.page.once("dialog", lambda dialog: dialog.accept())
+    page.click(f"txt2img_{PANEL}_runs_clear")
+    table.get_by_text("No runs yet").wait_for(timeout=15000)
+    assert log.count() == 0
+
+
+def test_a_damaged_log_costs_no_generation_and_a_full_one_opens_at_once(
+    page: ForgePage, forge_page: ForgeServer
+) -> None:
+    log = RunLog(forge_page.data / "flux-kontext" / "runs.sqlite")
+    log.path.parent.mkdir(exist_ok=True)
+    log.path.write_bytes(b"no database at all" * 100)
+    page.generate()
+    assert page.gallery_image() is not None
+    assert log.count() == 1
+    (_, run), *_ = log.latest()
+    connection = sqlite3.connect(log.path)
+    with connection:
+        names = ", ".join(COLUMNS)
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)"
+        connection.execute(f"{numbers} INSERT INTO runs ({names}) SELECT {names} FROM runs, n")
+    connection.close()
+    assert log.count() == 10000
+    start = time.perf_counter()
+    text = show_runs(page, "50 of 10,000 runs")
+    assert time.perf_counter() - start < 5
+    assert text.count(run.checkpoint) == 50
+    log.clear()

@@ -6,6 +6,7 @@ Nested generations (ADetailer and others) have a ``p`` of their own, and so a st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.chosen import cache_for, reuse_for
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge import latest, xyz_axes
+from lib_fluxkontext.hosts.forge import latest, run_log, xyz_axes
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.memory import demand, reserve
@@ -202,6 +203,9 @@ def finish(p: Any, processed: Any) -> None:
     if generation is None or not generation.active:
         return
     report = generation.report()
+    trouble = run_log.record(p, processed, generation.settings, report)
+    if trouble is not None:
+        report = replace(report, notes=(*report.notes, f"{trouble[:1].upper()}{trouble[1:]}"))
     latest.keep(p, report)
     processed.extra_generation_params = {**processed.extra_generation_params, infotext.REPORT: report.to_dict()}
 

@@ -12,6 +12,7 @@ from lib_fluxkontext.cache.presets import FIELDS as PRESET_FIELDS
 from lib_fluxkontext.cache.presets import PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.element_ids import ElementIds
+from lib_fluxkontext.hosts.forge.run_panel import build_runs
 from lib_fluxkontext.report.html import report_html
 from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
 
@@ -69,6 +70,7 @@ def build_panel(is_img2img: bool) -> Panel:
         presets = _cache(ids, controls)
         checkpoint = gr.HTML("", elem_id=ids.of("checkpoint"))
         report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
+        build_runs(ids)
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
         refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")

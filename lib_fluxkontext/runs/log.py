@@ -1,0 +1,141 @@
+"""The run log's file. Whatever is wrong with it costs the log, never a generation."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple
+from pathlib import Path
+
+from lib_fluxkontext.runs.row import COLUMNS, Run
+
+LIMIT = 10_000
+"""Runs kept; the oldest go first. With thumbnails about 50 MB."""
+
+VERSION = 1
+PATIENCE = 2.0
+"""Seconds to wait for another server that writes to the same file."""
+
+_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
+_DEFINITIONS = ", ".join(
+    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS
+)
+
+_SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM runs"
+
+
+class LogError(Exception):
+    """The log cannot be used now; the message is one line for the user."""
+
+
+class RunLog:
+    """Runs in one SQLite file. Every call opens and closes it, so that no handle is left and servers can share it.
+
+    Args:
+        path: of the file; its folder is made when the first run is written.
+        limit: most runs kept.
+    """
+
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        self.path = path
+        self.limit = limit
+
+    def add(self, run: Run) -> None:
+        """Append a run.
+
+        Raises:
+            LogError: the folder is read-only, the disk full, the file locked. A file that is no log, or damaged, is
+                set aside under another name, and a new one is begun.
+        """
+        try:
+            try:
+                self._add(run)
+            except sqlite3.OperationalError:  # read-only, full, locked: nothing is wrong with the file itself
+                raise
+            except sqlite3.DatabaseError:
+                self._set_aside()
+                self._add(run)
+        except sqlite3.DatabaseError as error:
+            raise LogError(f"the run was not logged: {error} ({self.path})") from None
+
+    def latest(self, count: int = 50, sort: str = "id", descending: bool = True) -> list[tuple[int, Run]]:
+        """(id, run) pairs, sorted by a column.
+
+        Raises:
+            ValueError: no such column.
+            LogError: the file cannot be read.
+        """
+        if sort not in (*COLUMNS, "id"):
+            raise ValueError(f"no column {sort}")
+        order = "DESC" if descending else "ASC"
+        return self._read(f"{_SELECT} ORDER BY {sort} {order}, id DESC LIMIT ?", [count])
+
+    def get(self, ids: Sequence[int]) -> list[tuple[int, Run]]:
+        """Some runs, in the order asked for; unknown ids are left out."""
+        marks = ", ".join("?" * len(ids))
+        found = dict(self._read(f"{_SELECT} WHERE id IN ({marks})", list(ids)))
+        return [(one, found[one]) for one in ids if one in found]
+
+    def count(self) -> int:
+        """How many runs there are."""
+        if not self.path.exists():
+            return 0
+        with self._reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+    def clear(self) -> None:
+        """Forget all runs."""
+        if not self.path.exists():
+            return
+        try:
+            with self._open() as connection:
+                connection.execute("DELETE FROM runs")
+        except sqlite3.DatabaseError as error:
+            raise LogError(f"the run log could not be cleared: {error}") from None
+
+    def _add(self, run: Run) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LogError(f"the run was not logged: {error.strerror} ({self.path.parent})") from None
+        with self._open() as connection:
+            marks = ", ".join("?" * len(COLUMNS))
+            connection.execute(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", astuple(run))
+            connection.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", [self.limit])
+
+    def _read(self, query: str, values: list) -> list[tuple[int, Run]]:
+        if not self.path.exists():
+            return []
+        with self._reading() as connection:
+            return [(row[0], Run(*row[1:])) for row in connection.execute(query, values)]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._open() as connection:
+                yield connection
+        except sqlite3.DatabaseError as error:
+            raise LogError(f"the run log cannot be read: {error} ({self.path})") from None
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction, with the table there."""
+        with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection, connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DEFINITIONS})"
+                )
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            elif version != VERSION:
+                raise LogError(f"the run log is from another version of the extension ({self.path})")
+            yield connection
+
+    def _set_aside(self) -> None:
+        """Keep a damaged file for whoever wants to look, under a name of its own."""
+        try:
+            self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+        except OSError as error:
+            raise LogError(f"the run log is damaged and cannot be moved: {error.strerror} ({self.path})") from None

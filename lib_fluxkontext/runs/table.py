@@ -1,0 +1,121 @@
+"""Runs as a table: for the panel, as CSV, as Markdown, and side by side."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Sequence
+from html import escape
+
+from lib_fluxkontext.report import text
+from lib_fluxkontext.runs.row import Run
+
+Runs = Sequence[tuple[int, Run]]
+
+SHOWN: dict[str, Callable[[Run], str]] = {
+    "Made": lambda run: run.made,
+    "Checkpoint": lambda run: run.checkpoint,
+    "Low bits": lambda run: run.low_bits,
+    "LoRAs": lambda run: run.loras,
+    "Sampler": lambda run: f"{run.sampler}, {run.scheduler}",
+    "Steps": lambda run: str(run.steps),
+    "Size": lambda run: run.size,
+    "Reference tokens": lambda run: str(run.reference_tokens),
+    "Cache": lambda run: run.cache,
+    "Refresh": lambda run: str(run.reference_refresh) if run.reference_refresh else "off",
+    "Reused": lambda run: f"{run.reused_share:.0%}",
+    "Step": lambda run: text.seconds(run.computed_seconds),
+    "Kept step": lambda run: text.seconds(run.kept_seconds),
+    "Reused step": lambda run: text.seconds(run.reused_seconds),
+    "Sampling": lambda run: text.seconds(run.sampling_seconds),
+    "Encoding": lambda run: text.seconds(run.encode_seconds),
+    "Memory": lambda run: text.gigabytes(run.memory_bytes) + ("" if run.on_card else " (no CUDA)"),
+    "Seed": lambda run: str(run.seed),
+}
+"""Heading → cell."""
+
+SORTABLE = {
+    "Newest": ("id", True),
+    "Fastest sampling": ("sampling_seconds", False),
+    "Fastest step": ("computed_seconds", False),
+    "Least memory": ("memory_bytes", False),
+    "Checkpoint": ("checkpoint", False),
+}
+"""What the panel offers → column and whether descending."""
+
+
+def as_csv(runs: Runs) -> str:
+    """CSV with plain numbers in SI units, for a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    plain = [name for name in Run.__annotations__ if name not in ("thumbnail", "settings")]
+    writer.writerow(["run", *plain])
+    for number, run in runs:
+        writer.writerow([number, *(getattr(run, name) for name in plain)])
+    return out.getvalue()
+
+
+def as_markdown(runs: Runs) -> str:
+    """A Markdown table of what the panel shows; columns that are the same dash everywhere are left out."""
+    names = [name for name, cell in SHOWN.items() if any(cell(run) not in ("", "–", "off") for _, run in runs)]
+    lines = ["| " + " | ".join(["Run", *names]) + " |", "|" + "---|" * (len(names) + 1)]
+    for number, run in runs:
+        cells = [str(number), *(SHOWN[name](run).replace("|", "\\|") for name in names)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_html(runs: Runs, total: int) -> str:
+    """The panel's table.
+
+    Args:
+        runs: those to show.
+        total: how many there are.
+    """
+    if not runs:
+        return '<p class="fk-facts fk-muted">No runs yet: every generation with Flux Kontext adds one.</p>'
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("Run", "", *SHOWN))
+    rows = "".join(
+        f"<tr><td>{number}</td><td>{_thumbnail(run)}</td>"
+        + "".join(f"<td>{escape(cell(run))}</td>" for cell in SHOWN.values())
+        + "</tr>"
+        for number, run in runs
+    )
+    shown = f'<p class="fk-facts fk-muted">{len(runs)} of {total:,} runs</p>' if total > len(runs) else ""
+    return f'<div class="fk-runs"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{shown}'
+
+
+def side_by_side(runs: Runs) -> str:
+    """Two or more runs as columns; what differs stands out, times with their ratio to the first."""
+    if len(runs) < 2:
+        return '<p class="fk-facts fk-muted">Choose two or more runs.</p>'
+    first = runs[0][1]
+    head = "".join(f"<th>Run {number}<br>{_thumbnail(run)}</th>" for number, run in runs)
+    rows = []
+    for name, cell in SHOWN.items():
+        cells = [cell(run) for _, run in runs]
+        css = ' class="fk-differs"' if len(set(cells)) > 1 else ""
+        rows.append(f"<tr{css}><th>{escape(name)}</th>{''.join(f'<td>{escape(one)}</td>' for one in cells)}</tr>")
+    ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
+    rows.append(f"<tr><th>Faster than the first</th>{ratios}</tr>")
+    bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
+    rows.append(f"<tr><th>Sampling</th>{bars}</tr>")
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="fk-runs">{table}</div>'
+
+
+def _ratio(first: float, other: float) -> str:
+    return f"{first / other:.2f}×" if other > 0 else "–"
+
+
+def _bar(run: Run, longest: float) -> str:
+    width = 100 * run.sampling_seconds / longest if longest > 0 else 0
+    return f'<div class="fk-run-bar" style="width:{width:.1f}%" title="{text.seconds(run.sampling_seconds)}"></div>'
+
+
+def _thumbnail(run: Run) -> str:
+    if not run.thumbnail:
+        return ""
+    data = base64.b64encode(run.thumbnail).decode("ascii")
+    return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'

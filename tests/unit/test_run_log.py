@@ -1,0 +1,235 @@
+"""The run log: rows in, tables out; a file that is broken, locked, read-only or full costs a message and no more."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import multiprocessing
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from lib_fluxkontext.report.generation import CallRecord, GenerationReport, PassReport
+from lib_fluxkontext.runs import log as log_module
+from lib_fluxkontext.runs.log import LogError, RunLog
+from lib_fluxkontext.runs.row import Run, cache_in_words, costs_of
+from lib_fluxkontext.runs.table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
+from lib_fluxkontext.settings import KontextSettings
+
+RUN = Run(
+    made="2026-11-21 14:05:09",
+    checkpoint="flux1-kontext-dev-Q8_0",
+    low_bits="Automatic",
+    loras="",
+    sampler="Euler",
+    scheduler="Simple",
+    steps=20,
+    size="1024×768",
+    images=1,
+    seed=7,
+    reference_tokens=8192,
+    cache="0.14, forecast",
+    reference_refresh=4,
+    reused_share=0.55,
+    computed_seconds=6.0,
+    kept_seconds=2.5,
+    reused_seconds=0.2,
+    sampling_seconds=50.0,
+    encode_seconds=1.5,
+    memory_bytes=9 * 2**30,
+    on_card=True,
+    settings="{}",
+    thumbnail=b"\xff\xd8",
+)
+
+
+def run(**changes: object) -> Run:
+    return dataclasses.replace(RUN, **changes)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> RunLog:
+    return RunLog(tmp_path / "deep" / "runs.sqlite")
+
+
+def test_what_goes_in_comes_out_and_survives_a_restart(log: RunLog) -> None:
+    assert log.latest() == []
+    assert log.count() == 0
+    log.add(RUN)
+    log.add(run(seed=8, kept_seconds=None))
+    again = RunLog(log.path)
+    assert again.count() == 2
+    assert again.latest() == [(2, run(seed=8, kept_seconds=None)), (1, RUN)]
+    assert again.get([1, 99, 2]) == [(1, RUN), (2, run(seed=8, kept_seconds=None))]
+
+
+def test_sorting(log: RunLog) -> None:
+    for seconds in (30.0, 10.0, 20.0):
+        log.add(run(sampling_seconds=seconds))
+    for column, descending in SORTABLE.values():
+        assert len(log.latest(sort=column, descending=descending)) == 3
+    fastest = log.latest(2, *SORTABLE["Fastest sampling"])
+    assert [one.sampling_seconds for _, one in fastest] == [10.0, 20.0]
+    with pytest.raises(ValueError, match="no column"):
+        log.latest(sort="id; DROP TABLE runs")
+
+
+def test_the_oldest_go_first_and_all_can_go(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.sqlite", limit=3)
+    for seed in range(5):
+        log.add(run(seed=seed))
+    assert [one.seed for _, one in log.latest()] == [4, 3, 2]
+    log.clear()
+    assert log.count() == 0
+    log.add(RUN)
+    assert log.count() == 1
+
+
+@pytest.mark.parametrize("content", [b"this is a text, not a database " * 50, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(log: RunLog, content: bytes) -> None:
+    log.path.parent.mkdir()
+    log.path.write_bytes(content)
+    with pytest.raises(LogError):
+        log.latest()
+    log.add(RUN)
+    assert log.count() == 1
+    (aside,) = log.path.parent.glob("*.damaged-*")
+    assert aside.read_bytes() == content
+
+
+def test_an_empty_file_is_as_good_as_none(log: RunLog) -> None:
+    log.path.parent.mkdir()
+    log.path.touch()
+    assert log.latest() == []
+    log.add(RUN)
+    assert log.count() == 1
+
+
+def test_a_locked_file_costs_a_message_after_a_short_wait(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.add(RUN)
+    monkeypatch.setattr(log_module, "PATIENCE", 0.2)
+    other = sqlite3.connect(log.path)
+    other.execute("BEGIN EXCLUSIVE")
+    start = time.perf_counter()
+    with pytest.raises(LogError, match="not logged: database is locked"):
+        log.add(RUN)
+    assert time.perf_counter() - start < 3
+    other.rollback()
+    other.close()
+    log.add(RUN)
+    assert log.count() == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_a_message(tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    with pytest.raises(LogError, match="not logged"):
+        RunLog(tmp_path / "a-file" / "runs.sqlite").add(RUN)
+
+
+def test_a_read_only_file_costs_a_message_and_can_be_read(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.add(RUN)
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        log_module.sqlite3, "connect", lambda path, timeout: connect(f"file:{path}?mode=ro", uri=True, timeout=timeout)
+    )
+    with pytest.raises(LogError, match="readonly"):
+        log.add(RUN)
+    assert log.count() == 1
+
+
+def test_a_full_disk_costs_a_message_and_keeps_what_was_there(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.add(RUN)
+    connect = sqlite3.connect
+
+    def full(path: Path, timeout: float) -> sqlite3.Connection:
+        connection = connect(path, timeout=timeout)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(log_module.sqlite3, "connect", full)
+    with pytest.raises(LogError, match="full"):
+        log.add(run(thumbnail=b"x" * 100_000))
+    monkeypatch.undo()
+    assert log.latest() == [(1, RUN)]
+
+
+def test_a_log_from_the_future_is_left_alone(log: RunLog) -> None:
+    log.add(RUN)
+    connection = sqlite3.connect(log.path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LogError, match="another version"):
+        log.add(RUN)
+    with pytest.raises(LogError, match="another version"):
+        log.latest()
+    assert not list(log.path.parent.glob("*.damaged-*"))
+
+
+def _write(path: Path, count: int) -> None:
+    for _ in range(count):
+        RunLog(path).add(RUN)
+
+
+def test_two_servers_on_one_file(log: RunLog) -> None:
+    log.path.parent.mkdir()
+    servers = [multiprocessing.get_context("spawn").Process(target=_write, args=(log.path, 20)) for _ in range(2)]
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.join(60)
+    assert [server.exitcode for server in servers] == [0, 0]
+    assert log.count() == 40
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts handles where the system lists them")
+def test_no_handle_is_left_behind(log: RunLog) -> None:
+    log.add(RUN)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        log.add(RUN)
+        log.latest()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_csv_and_markdown(log: RunLog) -> None:
+    log.add(run(checkpoint='a "quoted", name | piped'))
+    log.add(run(low_bits="", kept_seconds=None))
+    rows = list(csv.DictReader(io.StringIO(as_csv(log.latest()))))
+    assert rows[1]["checkpoint"] == 'a "quoted", name | piped'
+    assert rows[0]["sampling_seconds"] == "50.0"
+    assert "thumbnail" not in rows[0]
+    lines = as_markdown(log.latest()).splitlines()
+    assert len(lines) == 4
+    assert "LoRAs" not in lines[0]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_html_is_escaped_and_the_newest_are_shown(log: RunLog) -> None:
+    log.add(run(checkpoint="<script>alert(1)</script>"))
+    shown = as_html(log.latest(), 5000)
+    assert "<script>" not in shown
+    assert "1 of 5,000 runs" in shown
+    assert "No runs yet" in as_html([], 0)
+
+
+def test_side_by_side_shows_ratios_and_marks_what_differs() -> None:
+    html = side_by_side([(1, RUN), (2, run(sampling_seconds=25.0, cache="off"))])
+    assert "2.00×" in html
+    assert html.count('class="fk-differs"') == 2
+    assert "Choose two" in side_by_side([(1, RUN)])
+
+
+def test_costs_come_from_the_report() -> None:
+    calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
+    report = GenerationReport((PassReport("Sampling", calls, 9.0, 1.5, 2, 0, (4096, 4096)),))
+    costs = costs_of(report)
+    assert (costs["computed_seconds"], costs["kept_seconds"], costs["reused_seconds"]) == (6.0, 2.0, 0.5)
+    assert costs["reference_tokens"] == 8192
+    assert costs["sampling_seconds"] == 9.0
+    assert cache_in_words(KontextSettings()) == "0.14, forecast"
+    assert cache_in_words(KontextSettings(cache=False)) == "off"
