@@ -14,7 +14,10 @@ class Span(Protocol):
     """One measured stretch of work."""
 
     def seconds(self) -> float:
-        """Its length. On CUDA this waits for the work to end, so ask after sampling."""
+        """Its length. On CUDA this waits for the work to end, so ask after sampling, or when it is ``done``."""
+
+    def done(self) -> bool:
+        """Whether the work has ended; never waits."""
 
 
 class _HostSpan:
@@ -27,6 +30,9 @@ class _HostSpan:
 
     def seconds(self) -> float:
         return self.end - self.start
+
+    def done(self) -> bool:
+        return True
 
 
 class _CudaSpan:
@@ -42,6 +48,9 @@ class _CudaSpan:
     def seconds(self) -> float:
         self._end.synchronize()
         return self._start.elapsed_time(self._end) / 1000.0
+
+    def done(self) -> bool:
+        return bool(self._end.query())
 
 
 @contextmanager

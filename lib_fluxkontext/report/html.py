@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -43,6 +45,35 @@ def report_html(report: GenerationReport | None, chart_id: str) -> str:
         parts += [title, _chart(one, f"{chart_id}-{place}"), _references(one)]
     parts += [_legend(report), _notes(report), _table(report)]
     return f'{_style()}<div class="fk-report">{"".join(parts)}</div>'
+
+
+def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
+    """A generation that is under way: how far, how long still, memory now, and the chart as it grows.
+
+    Args:
+        report: of the pass that runs.
+        steps: how many it will have.
+        chart_id: unique in the page.
+    """
+    one = report.passes[-1]
+    done = one.steps
+    parts = [f"{one.label}: step {min(len(done) + 1, steps)} of {steps}", f"{text.seconds(one.seconds)} so far"]
+    left = time_left(done, steps)
+    if left is not None:
+        parts.append(f"about {text.seconds(left)} left")
+    memory = report.memory
+    if memory is not None:
+        of_card = f"{text.gigabytes(memory.in_use or memory.reserved)} of {text.gigabytes(memory.total)} on the card"
+        parts.append(f"{text.gigabytes(memory.process)} process memory" if memory.device is None else of_card)
+    chart = _chart(one, chart_id) if done else ""
+    line = f'<p class="fk-facts" role="status">{escape(" · ".join(parts))}</p>'
+    return f'{_style()}<div class="fk-report fk-live">{line}{chart}{_legend(report)}{_notes(report)}</div>'
+
+
+def time_left(done: Sequence[StepRecord], steps: int) -> float | None:
+    """Seconds for the steps to come, by the mean of the latest five, so that reused ones count; None before any."""
+    recent = [step.seconds for step in done[-5:]]
+    return sum(recent) / len(recent) * max(0, steps - len(done)) if recent else None
 
 
 @cache
@@ -97,7 +128,9 @@ def _chart(one: PassReport, chart_id: str) -> str:
 def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str, lettered: bool) -> str:
     height = max(2.0, CHART_HEIGHT * step.seconds / slowest)
     fill = "" if step.kind == "computed" else f' fill="url(#{chart_id}-{step.kind})"'
-    hint = f"Step {step.index + 1}: {text.KINDS[step.kind]}, {text.seconds(step.seconds)}, sigma {step.sigma:.3f}"
+    hint = f"Step {step.index + 1}: {text.KINDS[step.kind]}, {text.seconds(step.seconds)}"
+    if not math.isnan(step.sigma):
+        hint += f", sigma {step.sigma:.3f}"
     if step.distance is not None:
         hint += f", change {step.distance:.3f}"
     letter = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,16 @@ class PassRecorder:
         self._measured.append(_Measured(call.step, call.sigmas[0], span, len(call.streams), call.decisions))
         self._memory.sample()
 
+    def so_far(self) -> PassReport:
+        """The calls that have ended, while others still run. Waits for nothing, so a GPU's sigmas are left out."""
+        calls = []
+        for one in tuple(self._measured):
+            if not one.span.done():
+                break
+            calls.append(_record(one, wait=False))
+        seconds = 0.0 if self._start is None else time.perf_counter() - self._start
+        return PassReport(self._label, calls, seconds, image_tokens=self._image_tokens)
+
     def report(
         self, encoded: EncodedReferences | None, notes: Sequence[str], key_values: KeptUse | None = None
     ) -> PassReport:
@@ -82,11 +93,11 @@ class PassRecorder:
         )
 
 
-def _record(one: _Measured) -> CallRecord:
+def _record(one: _Measured, wait: bool = True) -> CallRecord:
     distances = [decision.distance for decision in one.decisions if decision.distance is not None]
     return CallRecord(
         step=one.step.index,
-        sigma=float(one.sigma),
+        sigma=float(one.sigma) if wait or one.sigma.device.type == "cpu" else math.nan,
         seconds=one.span.seconds(),
         reused=sum(decision.reuse for decision in one.decisions),
         images=one.images,

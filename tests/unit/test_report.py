@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lib_fluxkontext.cache.kept_layers import KeptUse
 from lib_fluxkontext.meters.memory import MemoryUse
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import CallRecord, GenerationReport, PassReport
-from lib_fluxkontext.report.html import report_html
+from lib_fluxkontext.report.html import live_html, report_html, time_left
 
 MEMORY = MemoryUse(None, None, None, None, None, 3 * 2**30)
 CARD = MemoryUse("RTX", 8 * 2**30, 9 * 2**30, 10 * 2**30, 12 * 2**30, 2**30)
@@ -117,3 +118,34 @@ def test_a_full_card_is_called_a_suspicion() -> None:
     spill = GenerationReport((PassReport("s", calls((0, 1.0, 0, 1)), 1.0),), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
     assert "inferred, not measured" in report_html(spill, "x")
     assert text.memory_peak(spill.memory).endswith("spill suspected")
+
+
+def test_a_running_generation_says_how_long_still() -> None:
+    one = report((0, 4.0, 0, 1), (1, 1.0, 1, 1), (2, 1.0, 1, 1), seconds=6.5)
+    assert time_left(one.steps, 20) == pytest.approx(17 * 2.0)
+    assert time_left(one.steps, 3) == 0
+    assert time_left([], 20) is None
+    html = live_html(one, 20, "x")
+    assert "step 4 of 20" in html
+    assert "about 34.0 s left" in html
+    assert "process memory" in html
+    assert "step 1 of 20" in live_html(GenerationReport((PassReport("Sampling", [], 0.1),), MEMORY), 20, "x")
+    assert "9.00 GB" not in live_html(GenerationReport(one.passes, CARD), 20, "x")
+    assert "10.00 GB of 12.00 GB on the card" in live_html(GenerationReport(one.passes, CARD), 20, "x")
+
+
+def test_a_step_on_kept_references_has_a_kind_and_a_median_of_its_own() -> None:
+    calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
+    one = GenerationReport((PassReport("Sampling", calls, 9.0),), MEMORY)
+    assert [step.kind for step in one.steps] == ["computed", "kept", "reused"]
+    assert one.kept_seconds == 2.0
+    assert one.speed_up == pytest.approx(18 / 8.5)
+    assert text.step_time(one) == "6.00 s computed; 2.00 s with references kept; 0.50 s reused"
+    assert ">K</text>" in report_html(one, "x")
+
+
+def test_memory_of_keys_and_values_is_told() -> None:
+    use = KeptUse(3 * 2**29, "host", 5)
+    one = PassReport("Sampling", calls((0, 1.0, 0, 1)), 1.0, reference_tokens=(4096,), encoded=1, key_values=use)
+    html = report_html(GenerationReport((one,), MEMORY), "x")
+    assert "1.50 GB in host memory, streamed, refreshed 5 times" in html

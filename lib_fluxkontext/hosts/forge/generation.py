@@ -87,7 +87,7 @@ class Generation:
             reason = "its checkpoint is not FLUX"
             if encoded is not None:
                 raise KontextError(f"the hires pass cannot take references: {reason}", "hires_references")
-            self._notes.append(f"The hires pass ran without cache: {reason}.")
+            self._note(f"The hires pass ran without cache: {reason}.")
             return
         self._attach(p, x, layout, encoded, _label(p, hires))
 
@@ -105,17 +105,22 @@ class Generation:
         needs = demand(unet, settings, rows, image_tokens, reference_tokens)
         cache = cache_for(settings)
         reuse = reuse_for(settings, needs.place) if encoded else None
+        if reuse is not None and p.sampler_name == "Restart":
+            reuse = None
+            self._note("Restart goes back to higher noise levels, so the references run in every step.")
         transformer = unet.model.diffusion_model
         one = SamplingPass(label, p.sampler, transformer, layout, image_tokens, encoded, cache, reuse, self._memory)
         unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
         reserve(unet, needs.bytes)
         p.sd_model.forge_objects.unet = unet
         self._passes.append((p.iteration, one))
+        latest.watch(p, self.so_far)
         self._guard = SamplerGuard(p.sampler, lambda: self._close(p, one))
 
     def _close(self, p: Any, one: SamplingPass) -> None:
         """The sampling is over, finished or failed."""
         self._guard = None
+        latest.watch(p, None)
         one.release()
         latest.keep(p, self.report())
 
@@ -126,6 +131,18 @@ class Generation:
             for reference in self.references
         ]
         return encoder.encode(p.sd_model.forge_objects.vae, self.references, plans)
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:  # passes are announced more than once, and every batch has some
+            self._notes.append(text)
+
+    def so_far(self) -> tuple[GenerationReport, int] | None:
+        """The pass that runs now, asked from another thread, and how many steps it will have."""
+        passes = tuple(self._passes)
+        if not passes:  # between two announcements of the same pass
+            return None
+        one, steps = passes[-1][1].so_far()
+        return GenerationReport((one,), self._memory.read() if self._memory else None), steps
 
     def report(self, iteration: int | None = None) -> GenerationReport:
         """What has been measured: of one batch, or of all."""

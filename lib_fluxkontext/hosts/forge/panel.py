@@ -37,6 +37,7 @@ class Panel:
     checkpoint: gr.HTML
     report: gr.HTML
     refresh: gr.Button
+    live: gr.Button
 
     def arguments(self) -> list[Any]:
         """Components in the order of the API's positional arguments."""
@@ -74,6 +75,7 @@ def build_panel(is_img2img: bool) -> Panel:
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
         refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")
+        live = gr.Button("Live report", elem_id=ids.of("live"), elem_classes="fk-hidden")
     return Panel(
         ids=ids,
         controls=controls,
@@ -89,6 +91,7 @@ def build_panel(is_img2img: bool) -> Panel:
         checkpoint=checkpoint,
         report=report,
         refresh=refresh,
+        live=live,
     )
 
 

@@ -14,7 +14,7 @@ from lib_fluxkontext.hosts.forge.checkpoint_line import checkpoint_line
 from lib_fluxkontext.hosts.forge.panel import Panel, preset_variant
 from lib_fluxkontext.hosts.forge.recommended import FORGE_FIELDS, recommended
 from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts, tokens_of
-from lib_fluxkontext.report.html import report_html
+from lib_fluxkontext.report.html import live_html, report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
 UNKNOWN_OUTPUT = (1024, 1024)
@@ -37,6 +37,7 @@ def connect(panel: Panel) -> None:
         outputs=[panel.report],
         show_progress="hidden",
     )
+    panel.live.click(_live_function(panel), outputs=[panel.report], show_progress="hidden")
     _connect_presets(panel)
     for trigger in (first.change, second.change, panel.expected.change):
         trigger(
@@ -45,6 +46,14 @@ def connect(panel: Panel) -> None:
             outputs=[panel.missing],
             show_progress="hidden",
         )
+
+
+def _live_function(panel: Panel) -> Any:
+    def live() -> Any:
+        now = latest.running(panel.ids.tab)
+        return gr.update() if now is None else live_html(*now, panel.ids.accordion)
+
+    return live
 
 
 def _connect_presets(panel: Panel) -> None:

@@ -95,6 +95,12 @@ class SamplingPass:
 
         return model_function_wrapper
 
+    def so_far(self) -> tuple[PassReport, int]:
+        """What has been measured while sampling goes on, and how many steps there will be."""
+        sampler = self._sampler
+        steps = int(sampler.model_wrap_cfg.steps or 1) if sampler is not None else 1
+        return self._recorder.so_far(), steps
+
     def release(self) -> PassReport:
         """Sampling is over, by its end or by a failure: hold no tensor and no sampler any more.
 
