@@ -71,4 +71,5 @@ class FluxKontextScript(scripts.Script):
         generation.finish(p, processed)
 
 
+xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
 script_callbacks.on_before_ui(xyz_axes.add_axes)

@@ -41,10 +41,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6, help="pairs of held-out photographs (6)")
     parser.add_argument("--images", type=int, default=16, help="pictures of each pair, in one batch (16)")
     parser.add_argument("--rounds", type=int, default=3, help="of the model without training (3)")
+    parser.add_argument("--only-steps", action="store_true", help="the model without training alone; prints its table")
     parser.add_argument("--full-size", action="store_true", help="FLUX.1's real size too; needs a CUDA device")
     options = parser.parse_args()
     if options.full_size and not torch.cuda.is_available():
         parser.error("--full-size needs a CUDA device, and there is none")
+    if options.only_steps:
+        print(f"{machine()}\n\n{document.cost_table(medium(options.rounds))}")
+        return
     logging.disable(logging.WARNING)  # cache-dit reports every hook it sets
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

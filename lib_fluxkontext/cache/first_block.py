@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lib_fluxkontext.cache.step import Decision, Step, Stream
 from lib_fluxkontext.cache.stream_rows import StreamRows
+from lib_fluxkontext.cache.trend import Trend, trend
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,6 @@ class CacheConfig:
     forecast: bool = False
 
 
-FORECAST_REACH = 1.0
-"""A forecast goes at most so many times as far as the two steps behind it lie apart: a long run cannot run away."""
-
-
 @dataclass(frozen=True)
 class _Kept:
     """Some streams' last computed steps, a row each."""
@@ -55,14 +52,17 @@ class _Kept:
     first_residual: Tensor  # (B, n, d)
     first_magnitude: Tensor  # (B,), mean|r₀|
     rest_residual: Tensor  # (B, n, d), what the blocks after the first added
-    finite: Tensor  # (B,) bool; read together with the next distance, so that storing never waits for the GPU
     sigma: Tensor  # (B,)
+    finite: Tensor  # (B,) bool; read together with the next distance, so that storing never waits for the GPU
     slope: Tensor | None = None  # (B, n, d), change of rest_residual by sigma
     reach: Tensor | None = None  # (B,), how far in sigma the slope may be followed
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        both = (self.first_residual, self.first_magnitude, self.rest_residual, self.finite, self.sigma)
-        return both if self.slope is None else (*both, self.slope, self.reach)
+    @property
+    def trend(self) -> Trend | None:
+        """Of ``rest_residual``."""
+        if self.slope is None or self.reach is None:
+            return None
+        return Trend(self.rest_residual, self.sigma, self.finite, self.slope, self.reach)
 
 
 class FirstBlockCache:
@@ -107,10 +107,7 @@ class FirstBlockCache:
             sigmas: (B,), where the sampler is now.
         """
         kept = self._kept(streams)
-        if kept.slope is None:
-            return kept.rest_residual
-        way = torch.maximum(sigmas.float() - kept.sigma, -kept.reach)
-        return torch.addcmul(kept.rest_residual, kept.slope, way.to(kept.slope.dtype)[:, None, None])
+        return kept.rest_residual if kept.trend is None else kept.trend.at(sigmas)
 
     def store(
         self, streams: Sequence[Stream], step: Step, sigmas: Tensor, first_residual: Tensor, rest_residual: Tensor
@@ -127,8 +124,10 @@ class FirstBlockCache:
         magnitude = first_residual.abs().mean(dim=(1, 2), dtype=torch.float32)
         # A sum is finite only if every part is, but for sums past the type's range: those are not worth reusing.
         finite = torch.isfinite(rest_residual.sum(dim=(1, 2), dtype=torch.float32) + magnitude)
-        now = _Kept(first_residual, magnitude, rest_residual, finite, sigmas.detach().float().clone())
-        if self.config.forecast:
+        if not self.config.forecast:
+            sigma = sigmas.detach().float().clone()
+            self._rows.put(streams, first_residual, magnitude, rest_residual, sigma, finite)
+        else:
             self._drop_unlike(streams, first_residual)
             known = [stream in self._rows for stream in streams]
             if any(known) and not all(known):  # each image as it would be alone
@@ -136,8 +135,9 @@ class FirstBlockCache:
                     one = slice(row, row + 1)
                     self.store([stream], step, sigmas[one], first_residual[one].clone(), rest_residual[one].clone())
                 return
-            now = _with_slope(now, self._kept(streams) if all(known) else None)
-        self._rows.put(streams, *now.tensors())
+            before = self._kept(streams).trend if all(known) else None
+            now = trend(rest_residual, sigmas, finite, before)
+            self._rows.put(streams, first_residual, magnitude, *now.tensors())
         self._steps.update(dict.fromkeys(streams, step.index))
 
     def clear(self) -> None:
@@ -170,20 +170,3 @@ def _distances(kept: _Kept, first_residual: Tensor, sigmas: Tensor) -> Tensor:
     change = (first_residual - kept.first_residual).abs_().mean(dim=(1, 2), dtype=torch.float32)
     usable = kept.finite & (sigmas <= kept.sigma)
     return torch.where(usable, change / kept.first_magnitude, torch.inf)
-
-
-def _with_slope(now: _Kept, before: _Kept | None) -> _Kept:
-    """The residual's change by sigma since the step before; nothing here waits for the device.
-
-    Between equal sigmas (the second call of a second-order sampler) there is none: the slope from before stays, with
-    its reach. The same where one of the two is not finite. A first step has slope 0.
-    """
-    if before is None:
-        return replace(now, slope=torch.zeros_like(now.rest_residual), reach=torch.zeros_like(now.sigma))
-    fall = before.sigma - now.sigma
-    usable = (fall > 0) & before.finite & now.finite
-    by = torch.where(usable, -fall, 1.0).to(now.rest_residual.dtype)
-    slope = torch.where(
-        usable[:, None, None], (now.rest_residual - before.rest_residual) / by[:, None, None], before.slope
-    )
-    return replace(now, slope=slope, reach=torch.where(usable, FORECAST_REACH * fall, before.reach))

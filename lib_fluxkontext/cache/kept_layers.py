@@ -63,17 +63,32 @@ class KeptLayers:
         self.place: Place = place
         self.float8 = float8
         self._layers: dict[int, StreamRows] = {}
+        self._fresh: dict[Stream, int] = {}
         self._dtype = torch.float32
         self._peak = 0
         self._ahead = _Ahead()
 
-    def put(self, layer: int, streams: Sequence[Stream], keys: Tensor, values: Tensor) -> None:
-        """Keep a block's keys and values, (B, …) with a row for each stream; older ones go first."""
+    def begin(self, streams: Sequence[Stream]) -> None:
+        """These streams' blocks are about to be kept anew; ``count`` starts from 0."""
         self._ahead.forget()
+        self._fresh.update(dict.fromkeys(streams, 0))
+
+    def put(self, layer: int, streams: Sequence[Stream], keys: Tensor, values: Tensor) -> None:
+        """Keep a block's keys and values, (B, …) with a row for each stream, in the place of older ones."""
         rows = self._layers.setdefault(layer, StreamRows())
-        rows.drop(streams)
         self._dtype = keys.dtype
-        rows.put(streams, *self._packed(keys), *self._packed(values))
+        parts = (*self._packed(keys), *self._packed(values))
+        older = rows.whole(streams)
+        if older is not None and all(
+            a.shape == b.shape and a.dtype == b.dtype for a, b in zip(older, parts, strict=True)
+        ):
+            for there, part in zip(older, parts, strict=True):
+                there.copy_(part, non_blocking=True)
+        else:
+            rows.drop(streams)  # first, so that old and new never lie there together
+            rows.put(streams, *(self._placed(part) for part in parts))
+        for stream in streams:
+            self._fresh[stream] = self._fresh.get(stream, 0) + 1
         self._peak = max(self._peak, self.held_bytes) if layer + 1 == len(self._layers) else self._peak
 
     def get(self, layer: int, streams: Sequence[Stream], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -90,19 +105,22 @@ class KeptLayers:
         return keys.to(self._dtype) * key_scale, values.to(self._dtype) * value_scale
 
     def count(self, stream: Stream) -> int:
-        """How many blocks are kept of a stream."""
-        return sum(stream in rows for rows in self._layers.values())
+        """How many blocks of a stream were kept since ``begin``."""
+        return self._fresh.get(stream, 0)
 
     def drop(self, streams: Sequence[Stream]) -> None:
         """Forget some streams."""
         self._ahead.forget()
         for rows in self._layers.values():
             rows.drop(streams)
+        for stream in streams:
+            self._fresh.pop(stream, None)
 
     def clear(self) -> None:
         """Forget everything."""
         self._ahead.forget()
         self._layers.clear()
+        self._fresh.clear()
 
     @property
     def held_bytes(self) -> int:
@@ -114,19 +132,24 @@ class KeptLayers:
         return KeptUse(self._peak, self.place, refreshes)
 
     def _packed(self, one: Tensor) -> tuple[Tensor, ...]:
-        """(B, …) → copies of their own, for a view would keep all tokens' keys alive; float8 comes with its scale."""
+        """(B, …) as it will be kept: as it is, or as float8 with its scale."""
         if not self.float8:
-            return (self._placed(one),)
+            return (one,)
         largest = one.abs().amax(dim=tuple(range(1, one.ndim - 1)), keepdim=True).float()
         scale = (largest / FLOAT8_MAX).clamp(min=1e-12).to(one.dtype)
         data = (one / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8)
-        return self._placed(data), self._placed(scale)
+        return data, scale
 
     def _placed(self, one: Tensor) -> Tensor:
+        """A copy of its own, for a view would keep all tokens' keys alive."""
         if self.place == "device" or one.device.type == "cpu":
             return one.clone(memory_format=torch.contiguous_format)
         host = torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
         return host.copy_(one, non_blocking=True)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 class _Ahead:

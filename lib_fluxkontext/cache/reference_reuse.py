@@ -78,8 +78,10 @@ class ReferenceReuse:
         return late or (step.last and self.config.refresh_last)
 
     def begin_refresh(self, streams: Sequence[Stream]) -> None:
-        """The references of these streams are about to run: what was kept of them makes room."""
-        self.drop(streams)
+        """The references of these streams are about to run: what was kept of them is not used any more."""
+        for stream in streams:
+            self._streams.pop(stream, None)
+        self.layers.begin(streams)
 
     def keep(self, layer: int, streams: Sequence[Stream], keys: Tensor, values: Tensor) -> None:
         """Keep one block's keys and values; gives up where memory does not suffice.

@@ -56,6 +56,12 @@ class StreamRows:
         parts = [self._batches[stream].of(stream) for stream in streams]
         return tuple(torch.stack(column) for column in zip(*parts, strict=True))
 
+    def whole(self, streams: Sequence[Stream]) -> tuple[Tensor, ...] | None:
+        """The batch itself, if exactly these streams came in it together and are in it still; else None."""
+        batch = self._batches.get(streams[0])
+        alive = batch is not None and all(self._batches.get(stream) is batch for stream in batch.rows)
+        return batch.tensors if batch is not None and alive and list(batch.rows) == list(streams) else None
+
     def peek(self, stream: Stream) -> tuple[Tensor, ...]:
         """One stream's rows, (…) each, not copied."""
         return self._batches[stream].of(stream)

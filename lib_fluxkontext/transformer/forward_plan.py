@@ -157,9 +157,8 @@ class ForwardPlan:
         if call.cache is not None:
             forced = frozenset(place for place in places if rows[place] in decided)
             streams = [call.streams[row] for row in rows]
-            sigmas = call.sigmas if len(rows) == self._batch else call.sigmas[list(rows)]
             block_pass = BlockPass(
-                self._layout, call.cache, streams, call.step, sigmas, self._generated, due or (), forced
+                self._layout, call.cache, streams, call.step, self._sigmas(rows), self._generated, due or (), forced
             )
         tap = self._tap(rows, references, keeps)
         output = self._forward(rows, references, tap, block_pass)
@@ -183,12 +182,16 @@ class ForwardPlan:
             self._done.update(zip(late, output, strict=True))
         return [rows[place] for place in computed], unseen
 
+    def _sigmas(self, rows: Sequence[int]) -> Tensor:
+        return self._call.sigmas if len(rows) == self._batch else self._call.sigmas[list(rows)]
+
     def _tap(self, rows: Sequence[int], references: bool, keeps: bool) -> AttentionTap | None:
         call = self._call
         if call.reuse is None or (references and not keeps):
             return None
         tokens = call.references.count if references else 0
-        return AttentionTap(self._layout, call.reuse, [call.streams[row] for row in rows], tokens, keeps)
+        streams = [call.streams[row] for row in rows]
+        return AttentionTap(self._layout, call.reuse, streams, tokens, keeps)
 
     def _forward(
         self,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import FORECAST_REACH, CacheConfig, FirstBlockCache
+from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
 from lib_fluxkontext.cache.step import Step
+from lib_fluxkontext.cache.trend import REACH
 
 SIGMA = torch.tensor([0.5])
 
@@ -154,7 +155,7 @@ def test_a_long_run_cannot_run_away() -> None:
     cache = FirstBlockCache(FORECAST)
     computed_at(cache, 1.0, 0, 10.0)
     computed_at(cache, 0.9, 1, 12.0)
-    assert forecast_at(cache, 0.0) == pytest.approx(12.0 + 2.0 * FORECAST_REACH)
+    assert forecast_at(cache, 0.0) == pytest.approx(12.0 + 2.0 * REACH)
 
 
 def test_equal_sigmas_never_divide_and_keep_the_older_trend() -> None:
