@@ -26,6 +26,7 @@ from benchmarks.frontier.steps import Cost, middle
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+NAMES = {0: "No references", 1: "One reference", 2: "Two references"}
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STYLES = {
     PLAIN: ("#2563eb", "-", "o"),
@@ -48,7 +49,7 @@ def frontier_plot(tables: Mapping[int, Sequence[Row]], path: Path) -> None:
                 colour, line, mark = STYLES[family]
                 style = {"color": colour, "linestyle": line, "marker": mark, "markersize": 5, "linewidth": 1.4}
                 axis.plot(*zip(*points, strict=True), label=family, **style)
-        axis.set(xlabel="times faster than uncached (wall)", title=f"{references} references")
+        axis.set(xlabel="times faster than uncached (wall)", title=NAMES[references])
         axis.grid(alpha=0.3)
     first = np.atleast_1d(axes)[0]
     first.set_ylabel("PSNR against uncached, dB")
@@ -137,7 +138,7 @@ def page(
 ) -> str:
     """The whole document."""
     sections = "\n\n".join(
-        f"### {references} references\n\n{table(rows)}" for references, rows in sorted(tables.items(), reverse=True)
+        f"### {NAMES[references]}\n\n{table(rows)}" for references, rows in sorted(tables.items(), reverse=True)
     )
     return f"""# Benchmarks
 
@@ -145,7 +146,8 @@ def page(
 
 ## Speed and quality on the small trained model
 
-{facts["small"]}. {facts["recipe"]} The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
+{facts["small"]}.
+{facts["recipe"]} The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
 thread, so that arithmetic rather than the cost of starting small operations decides; methods take turns on every pair.
 *Faster* is the median over the pairs of uncached seconds / seconds, wall time of the sampling. PSNR and SSIM compare
 each picture with the uncached one of the same noise, means over all pictures, PSNR capped at {PSNR_CAP:g} dB. LPIPS is
@@ -155,12 +157,13 @@ left out: its weights must be downloaded from elsewhere.
 Block Cache with forecast. [diffusers](https://github.com/huggingface/diffusers)' hook and
 [cache-dit](https://github.com/vipshop/cache-dit) {facts["cache-dit"]} (one block in front, warm-up 1, no limits, and
 with its TaylorSeer of first order) run on the same weights, noise and reference tokens. They decide once for a whole
-batch; here every image decides for itself, which costs time where a batch splits and is why plain First Block Cache
-lies a little to the left of theirs.
+batch; here every image decides for itself, as it would alone, which costs time where a batch splits.
 
 ![PSNR against speed, a curve for each method](benchmarks.png)
 
-**Two references.** {target(tables[2])} Best of this project's settings beside the best of the others, read off the
+**Two references.** {target(tables[2])}
+
+Best of this project's settings beside the best of the others, read off the
 lines between their best points:
 
 {comparison(tables[2])}
@@ -174,7 +177,8 @@ megapixel, 8,192 of 12,800 tokens.
 
 ## What a step costs: 140 million parameters
 
-{facts["medium"]}. Random weights, hidden 512, 8 + 16 blocks, 512×512 and references of the same size, 512 text tokens,
+`python dev.py bench --only-steps`, {facts["medium"]}.
+Random weights, hidden 512, 8 + 16 blocks, 512×512 and references of the same size, 256 text tokens as Forge pads,
 {facts["medium steps"]}, medians over {facts["medium rounds"]} interleaved rounds. *Kept* is a step on kept references,
 *reused* one that First Block Cache does not compute.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmarks.frontier.methods import UNCACHED
-from benchmarks.frontier.steps import FULL, Cost, build, middle, sample
+from benchmarks.frontier.steps import FULL, TEXT_TOKENS, Cost, build, middle, sample
 from benchmarks.machine import machine
 from lib_fluxkontext.settings import KontextSettings
 
@@ -48,7 +48,7 @@ def full_size_section(wanted: bool) -> str:
 
 def _fit(costs: dict[tuple[int, str], list[Cost]]) -> str:
     """Activation memory as a line in the tokens that run."""
-    tokens = np.array([512 + 4096 * (1 + references) for references in (0, 1, 2)], float)
+    tokens = np.array([TEXT_TOKENS + 4096 * (1 + references) for references in (0, 1, 2)], float)
     peaks = np.array([middle([c.peak_bytes for c in costs[references, UNCACHED]]) for references in (0, 1, 2)], float)
     slope, base = np.polyfit(tokens, peaks, 1)
     return f"Activations: {base / 2**20:.0f} MiB + {slope / 2**10:.1f} KiB for each token."

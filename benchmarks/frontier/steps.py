@@ -23,6 +23,8 @@ from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
 LAYOUT = DiffusersFluxLayout()
 CHANNELS = 64
 TOKEN_SIDE = 16
+TEXT_TOKENS = 256
+"""As Forge pads T5's."""
 
 MEDIUM: dict[str, Any] = {
     "num_layers": 8,
@@ -104,13 +106,13 @@ def sample(
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(device, dtype)
 
-    image, text = noise(1, tokens, CHANNELS), noise(1, 512, config.joint_attention_dim)
+    image, text = noise(1, tokens, CHANNELS), noise(1, TEXT_TOKENS, config.joint_attention_dim)
     fixed = {
         "encoder_hidden_states": text,
         "pooled_projections": noise(1, config.pooled_projection_dim),
         "guidance": torch.full((1,), 3.5, device=device),
         "img_ids": offset_ids([(rows, rows)])[0].to(device) * torch.tensor([0.0, 1.0, 1.0], device=device),
-        "txt_ids": torch.zeros(512, 3, device=device),
+        "txt_ids": torch.zeros(TEXT_TOKENS, 3, device=device),
         "return_dict": False,
     }
     appended = None
