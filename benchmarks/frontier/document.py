@@ -53,7 +53,8 @@ def frontier_plot(tables: Mapping[int, Sequence[Row]], path: Path) -> None:
         axis.grid(alpha=0.3)
     first = np.atleast_1d(axes)[0]
     first.set_ylabel("PSNR against uncached, dB")
-    first.legend(fontsize=8, loc="lower left")
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, ncols=4, loc="outside lower center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -214,7 +214,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 step=1,
                 value=_default("reference_refresh"),
                 label="Reuse references: refresh every … steps",
-                info="0: off. 2–4: steps between run without the references' tokens, up to 2.8× faster with two",
+                info="0: off. 2–4: the steps between run without the references' tokens",
                 elem_id=ids.of("reference_refresh"),
                 scale=2,
             )
