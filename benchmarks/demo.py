@@ -25,7 +25,7 @@ def demo() -> int:
         edge = min(image.size)
         left, top = (image.width - edge) // 2, (image.height - edge) // 2
         image.crop((left, top, left + edge, top + edge)).save(FOLDER / f"{name}.png")
-    arguments = ["generate", "--prompt", PROMPT, "--output", str(FOLDER / "picture.png"), "--threshold", "0.08"]
+    arguments = ["generate", "--prompt", PROMPT, "--output", str(FOLDER / "picture.png")]
     arguments += ["--image", str(FOLDER / "woman.png"), "--image", str(FOLDER / "cat.png")]
     print("python -m lib_fluxkontext " + " ".join(f'"{one}"' if " " in one else one for one in arguments), flush=True)
     return main(arguments)
