@@ -79,9 +79,7 @@ class KeptLayers:
         self._dtype = keys.dtype
         parts = (*self._packed(keys), *self._packed(values))
         older = rows.whole(streams)
-        if older is not None and all(
-            a.shape == b.shape and a.dtype == b.dtype for a, b in zip(older, parts, strict=True)
-        ):
+        if older is not None and all(map(_alike, older, parts)):
             for there, part in zip(older, parts, strict=True):
                 there.copy_(part, non_blocking=True)
         else:
@@ -89,7 +87,8 @@ class KeptLayers:
             rows.put(streams, *(self._placed(part) for part in parts))
         for stream in streams:
             self._fresh[stream] = self._fresh.get(stream, 0) + 1
-        self._peak = max(self._peak, self.held_bytes) if layer + 1 == len(self._layers) else self._peak
+        if layer + 1 == len(self._layers):  # the last block known so far: nothing is larger before it
+            self._peak = max(self._peak, self.held_bytes)
 
     def get(self, layer: int, streams: Sequence[Stream], device: torch.device) -> tuple[Tensor, Tensor]:
         """A block's keys and values, (B, …), and on the way the next block's."""
@@ -127,9 +126,10 @@ class KeptLayers:
         """Bytes that are kept now."""
         return sum(rows.held_bytes for rows in self._layers.values())
 
-    def use(self, refreshes: int) -> KeptUse:
-        """For the report."""
-        return KeptUse(self._peak, self.place, refreshes)
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was kept at once."""
+        return self._peak
 
     def _packed(self, one: Tensor) -> tuple[Tensor, ...]:
         """(B, …) as it will be kept: as it is, or as float8 with its scale."""

@@ -138,7 +138,12 @@ class ReferenceReuse:
 
     def use(self) -> KeptUse:
         """What was kept, for the report."""
-        return self.layers.use(self.refreshes)
+        return KeptUse(self.layers.peak_bytes, self.layers.place, self.refreshes)
+
+    def finish(self) -> KeptUse:
+        """Sampling is over: forget everything, and say what was kept."""
+        self.clear()
+        return self.use()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -65,7 +65,7 @@ class PassReport:
     Attributes:
         label: ``"batch 1"``, ``"batch 1, hires pass"``.
         calls: model calls in order.
-        seconds: wall time of the sampling, model calls and all else.
+        seconds: wall time of the sampling from its first model call on, model calls and all else.
         encode_seconds: time to encode references.
         encoded: references that were encoded for this pass.
         kept: references whose latent was still there from before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from lib_fluxkontext.report.generation import GenerationReport
 from lib_fluxkontext.settings import KontextSettings
@@ -73,7 +74,7 @@ def cache_in_words(settings: KontextSettings) -> str:
     return f"{settings.cache_threshold:g}" + (", forecast" if settings.cache_forecast else "")
 
 
-def costs_of(report: GenerationReport) -> dict[str, object]:
+def costs_of(report: GenerationReport) -> dict[str, Any]:
     """The columns that a report fills."""
     memory = report.memory
     on_card = memory is not None and memory.device is not None

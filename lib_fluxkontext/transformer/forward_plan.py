@@ -66,8 +66,7 @@ class ForwardPlan:
             for state in (call.cache, call.reuse):
                 if state is not None:
                     state.clear()
-            return self._as_given(self._forward(range(self._batch), references=True))
-        if call.cache is None and call.reuse is None:
+        if call.tiled or (call.cache is None and call.reuse is None):
             return self._as_given(self._forward(range(self._batch), references=True))
         image = self._image_within_memory()
         call.decisions.extend(self._decisions[row] for row in range(self._batch))

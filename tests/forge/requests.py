@@ -10,6 +10,9 @@ from tests.forge.photos import cat_base64, woman_base64
 from tests.forge.server import ForgeServer, Result
 
 TITLE = "Flux Kontext"
+HOOKS = "Small Flux Test Hooks"
+"""The test-only script that fails, interrupts and counts on request."""
+
 WITHIN = 1.0
 """Mean difference in 1/255 that counts as the same picture where a batch's arithmetic may round differently."""
 

@@ -10,10 +10,9 @@ import pytest
 
 from tests.forge.conftest import CACHED
 from tests.forge.photos import cat, cat_base64, woman, woman_base64
-from tests.forge.requests import TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
+from tests.forge.requests import HOOKS, TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
 from tests.forge.server import ForgeServer, Result
 
-HOOKS = "Small Flux Test Hooks"
 STEPS = 12
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.forge.requests import difference, kontext, made, pixels, report, two_references
+from tests.forge.requests import HOOKS, difference, kontext, made, pixels, report, two_references
 from tests.forge.server import ForgeServer
 
-HOOKS = "Small Flux Test Hooks"
 STEPS = 9
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.forge import checkpoint_files as files
+from tests.forge.requests import HOOKS
 from tests.forge.server import ForgeServer, Result, has_bitsandbytes
 
 FORMATS = [
@@ -31,7 +32,7 @@ def server(plain_forge: ForgeServer) -> Iterator[ForgeServer]:
 
 def hooks(**controls: Any) -> dict[str, Any]:
     """The request's part that asks for test hooks."""
-    return {"alwayson_scripts": {"Small Flux Test Hooks": {"args": [controls]}}}
+    return {"alwayson_scripts": {HOOKS: {"args": [controls]}}}
 
 
 def pixels(result: Result) -> np.ndarray:

@@ -177,7 +177,10 @@ def test_nothing_is_replaced_where_nothing_is_asked() -> None:
 
 def test_a_replacement_that_was_there_comes_back() -> None:
     model, arguments = SmallFluxTransformer(), inputs()
-    mine = lambda **kwargs: model.__class__.inner_forward(model, **kwargs)  # noqa: E731
+
+    def mine(**kwargs: Tensor) -> Tensor:
+        return model.__class__.inner_forward(model, **kwargs)
+
     model.inner_forward = mine
     run(model, arguments, call_for(arguments, None, 0))
     assert vars(model)["inner_forward"] is mine

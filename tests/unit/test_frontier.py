@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from benchmarks.frontier.document import comparison, frontier, psnr_at, table, target
 from benchmarks.frontier.measure import Row, Sample, rows
 from benchmarks.frontier.methods import BOTH, CACHE_DIT, PLAIN, UNCACHED, methods

@@ -199,9 +199,8 @@ class _Run:
         """What the run cost; lets go of what it kept."""
         if self._reuse is None:
             return self.recorder.report(encoded, [])
-        used, notes = self._reuse.use(), self._reuse.notes
-        self._reuse.clear()
-        return self.recorder.report(encoded, notes, used)
+        used = self._reuse.finish()
+        return self.recorder.report(encoded, self._reuse.notes, used)
 
     def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
         """The pipeline's callback."""

@@ -33,8 +33,6 @@ ATTRIBUTE = "flux_kontext_generation"
 LATENT_SCALE = 8
 """Pixels on a latent pixel's side."""
 
-INIT_IMAGE = "init image"
-
 
 class Generation:
     """Settings, decoded references and everything measured for one ``p``."""

@@ -60,7 +60,7 @@ def _run(p: Any, processed: Any, settings: KontextSettings, report: GenerationRe
         reference_refresh=settings.reference_refresh,
         settings=json.dumps(settings.model_dump(exclude=set(IMAGE_FIELDS))),
         thumbnail=_thumbnail(processed),
-        **costs_of(report),  # type: ignore[arg-type]
+        **costs_of(report),
     )
 
 

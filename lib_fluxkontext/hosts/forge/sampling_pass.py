@@ -115,9 +115,8 @@ class SamplingPass:
             # Emptied before they are dropped: after a failure Forge keeps the traceback, and its frames hold them.
             key_values = None
             if self._reuse is not None:
-                key_values = self._reuse.use()
+                key_values = self._reuse.finish()
                 self.notes.extend(self._reuse.notes)
-                self._reuse.clear()
             if self._cache is not None:
                 self._cache.clear()
             if self._references is not None:

@@ -23,21 +23,18 @@ def add_axes() -> None:
     if module is None or any(one.label.startswith(PREFIX) for one in module.axis_options):
         return
     axis = module.AxisOption
+
+    def switch(label: str, field: str) -> Any:
+        confirm = _confirm(field, _switch)
+        return axis(f"{PREFIX}{label}", str, _set(field, _switch), choices=lambda: _SWITCH, confirm=confirm)
+
     module.axis_options += [
-        axis(
-            f"{PREFIX}cache", str, _set("cache", _switch), choices=lambda: _SWITCH, confirm=_confirm("cache", _switch)
-        ),
+        switch("cache", "cache"),
         axis(f"{PREFIX}threshold", float, _set("cache_threshold"), confirm=_confirm("cache_threshold")),
         axis(f"{PREFIX}sizing", str, _set("sizing"), choices=lambda: list(SIZINGS), confirm=_confirm("sizing")),
-        axis(
-            f"{PREFIX}half size",
-            str,
-            _set("half_size", _switch),
-            choices=lambda: _SWITCH,
-            confirm=_confirm("half_size", _switch),
-        ),
+        switch("half size", "half_size"),
         axis(f"{PREFIX}reference refresh", int, _set("reference_refresh"), confirm=_confirm("reference_refresh")),
-        axis(f"{PREFIX}forecast", str, _set("cache_forecast", _switch), choices=lambda: _SWITCH),
+        switch("forecast", "cache_forecast"),
         *(
             axis(
                 f"{PREFIX}image {number}",
