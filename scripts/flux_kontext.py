@@ -9,6 +9,7 @@ from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.hosts.forge import generation, panel, panel_events, recommended, xyz_axes
+from lib_fluxkontext.hosts.forge.element_ids import TITLE
 
 
 class FluxKontextScript(scripts.Script):
@@ -22,7 +23,7 @@ class FluxKontextScript(scripts.Script):
         self._panel: tuple[panel.Panel, Any] | None = None
 
     def title(self) -> str:
-        return panel.TITLE
+        return TITLE
 
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible

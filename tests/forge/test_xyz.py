@@ -63,6 +63,12 @@ def test_a_cell_leaves_nothing_to_the_next(forge: ForgeServer) -> None:
     assert all("Kontext image 2" not in text for text in result.info["infotexts"])
 
 
+def test_an_axis_while_the_panel_is_off_is_refused(forge: ForgeServer) -> None:
+    result = plot(forge, ("[Kontext] threshold", "0, 0.5", []), enabled=False)
+    assert result.status == 500
+    assert "Flux Kontext is off" in str(result.reply)
+
+
 @pytest.mark.parametrize(
     ("axis", "reason"),
     [

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TITLE = "Flux Kontext"
+"""Of the script, in the page and in the API's ``alwayson_scripts``."""
+
 
 @dataclass(frozen=True)
 class ElementIds:

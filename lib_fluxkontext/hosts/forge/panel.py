@@ -11,12 +11,10 @@ from modules.ui_components import InputAccordion, ToolButton
 from lib_fluxkontext.cache.presets import FIELDS as PRESET_FIELDS
 from lib_fluxkontext.cache.presets import PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
-from lib_fluxkontext.hosts.forge.element_ids import ElementIds
+from lib_fluxkontext.hosts.forge.element_ids import TITLE, ElementIds
 from lib_fluxkontext.hosts.forge.run_panel import build_runs
 from lib_fluxkontext.report.html import report_html
 from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
-
-TITLE = "Flux Kontext"
 
 
 @dataclass

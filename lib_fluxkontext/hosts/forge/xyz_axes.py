@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.element_ids import TITLE
 from lib_fluxkontext.settings import SIZINGS, KontextSettings
 
 ATTRIBUTE = "flux_kontext_axes"
@@ -76,7 +77,8 @@ def _set(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Cal
 def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, list], None]:
     """Refuse a wrong value before the first cell is made, in the words that the API uses."""
 
-    def confirm(_p: Any, values: list) -> None:
+    def confirm(p: Any, values: list) -> None:
+        _need_panel(p)
         for value in values:
             try:
                 KontextSettings.from_mapping({field: convert(value)})
@@ -86,7 +88,18 @@ def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) ->
     return confirm
 
 
+def _need_panel(p: Any) -> None:
+    """With the panel off an axis would fill the grid with equal pictures, and nobody would know why."""
+    for script in p.scripts.alwayson_scripts:
+        if script.title() == TITLE:
+            first = next(iter(p.script_args[script.args_from : script.args_to]), None)
+            enabled = first.get("enabled") if isinstance(first, Mapping) else first
+            if not enabled:
+                raise RuntimeError("enabled: Flux Kontext is off, and the plot has one of its axes; turn it on")
+
+
 def _confirm_pictures(p: Any, values: list) -> None:
+    _need_panel(p)
     if getattr(p, "is_api", False):
         raise RuntimeError("files of the server are for the page; through the API send image1 and image2")
     for value in values:
