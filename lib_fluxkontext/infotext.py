@@ -27,6 +27,7 @@ LABELS: dict[str, str] = {
     "hires_references": "Kontext hires references",
     "reference_refresh": "Kontext reference refresh",
     "cache_forecast": "Kontext cache forecast",
+    "cache_correct": "Kontext cache correct",
 }
 """Infotext's name of every setting but the images."""
 

@@ -53,6 +53,7 @@ class KontextSettings(BaseModel):
     hires_references: bool = Field(True, description=_A_SWITCH)
     reference_refresh: Count = Field(0, ge=0, description="a whole number, 0 (off) or more")
     cache_forecast: bool = Field(True, description=_A_SWITCH)
+    cache_correct: bool = Field(False, description=_A_SWITCH)
 
     @property
     def cache_active(self) -> bool:

@@ -1,4 +1,4 @@
-"""Run the benchmark: ``python -m benchmarks.frontier [--pairs 6] [--images 16] [--full-size]``."""
+"""Run the benchmark: ``python -m benchmarks.frontier [--pairs 6] [--images 16] [--only PART] [--full-size]``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.frontier import document
 from benchmarks.frontier.full_size import full_size_section
 from benchmarks.frontier.measure import Row, measure, rows
 from benchmarks.frontier.methods import LIBRARIES, UNCACHED, methods
+from benchmarks.frontier.results import Pictures, Steps, load
 from benchmarks.frontier.steps import MEDIUM, Cost, build, sample
 from benchmarks.held_out import decoded_pairs
 from benchmarks.machine import machine
@@ -41,36 +42,39 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6, help="pairs of held-out photographs (6)")
     parser.add_argument("--images", type=int, default=16, help="pictures of each pair, in one batch (16)")
     parser.add_argument("--rounds", type=int, default=3, help="of the model without training (3)")
-    parser.add_argument("--only-steps", action="store_true", help="the model without training alone; prints its table")
+    parser.add_argument("--only", choices=("pictures", "steps", "full-size", "document"), help="measure one part again")
     parser.add_argument("--full-size", action="store_true", help="FLUX.1's real size too; needs a CUDA device")
     options = parser.parse_args()
-    if options.full_size and not torch.cuda.is_available():
-        parser.error("--full-size needs a CUDA device, and there is none")
-    if options.only_steps:
-        print(f"{machine()}\n\n{document.cost_table(medium(options.rounds))}")
-        return
+    if (options.full_size or options.only == "full-size") and not torch.cuda.is_available():
+        parser.error("the full size needs a CUDA device, and there is none")
+    results = load(document.DOCS / "benchmarks.json")
+    if options.only in (None, "pictures"):
+        results.pictures = pictures(options.pairs, options.images)
+    if options.only in (None, "steps"):
+        recipe = f"{MEDIUM_STEPS} Euler steps, medians over {options.rounds} interleaved rounds"
+        results.steps = Steps(machine(), recipe, medium(options.rounds))
+    if options.full_size or options.only == "full-size":
+        results.full_size = full_size_section()
+    results.save(document.DOCS / "benchmarks.json")
+    if results.pictures is None or results.steps is None:
+        parser.exit(message="The document needs the other parts too.\n")
+    document.frontier_plot(results.pictures.tables, document.DOCS / "benchmarks.png")
+    (document.DOCS / "benchmarks.md").write_text(document.page(results), encoding="utf-8")
+    print(f"Wrote {document.DOCS / 'benchmarks.md'}")
+
+
+def pictures(pairs: int, images: int) -> Pictures:
+    """The frontier with two, one and no references, on one thread."""
     logging.disable(logging.WARNING)  # cache-dit reports every hook it sets
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    tables = {count: small(count, options.pairs, options.images) for count in (2, 1, 0)}
-    small_machine = machine(1)
+    tables = {count: small(count, pairs, images) for count in (2, 1, 0)}
     torch.set_num_threads(threads)
-    costs = medium(options.rounds)
-    facts = {
-        "small": small_machine,
-        "medium": machine(),
-        "recipe": (
-            f"{options.pairs} pairs of photographs that no training step saw, {options.images} pictures each in one "
-            f"batch, {SIDE}×{SIDE}, {STEPS} Euler steps."
-        ),
-        "medium steps": f"{MEDIUM_STEPS} Euler steps",
-        "medium rounds": str(options.rounds),
-        "cache-dit": importlib.metadata.version("cache-dit"),
-    }
-    document.frontier_plot(tables, document.DOCS / "benchmarks.png")
-    text = document.page(tables, costs, facts, full_size_section(options.full_size))
-    (document.DOCS / "benchmarks.md").write_text(text, encoding="utf-8")
-    print(f"Wrote {document.DOCS / 'benchmarks.md'}")
+    recipe = (
+        f"{pairs} pairs of photographs that no training step saw, {images} pictures each in one batch, {SIDE}×{SIDE}, "
+        f"{STEPS} Euler steps."
+    )
+    return Pictures(machine(1), recipe, importlib.metadata.version("cache-dit"), tables)
 
 
 def small(references: int, pairs: int, images: int) -> list[Row]:

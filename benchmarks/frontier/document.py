@@ -11,16 +11,20 @@ import numpy as np
 from benchmarks.frontier.measure import PSNR_CAP, Row
 from benchmarks.frontier.methods import (
     BOTH,
+    BOTH_CORRECTED,
     CACHE_DIT,
     CACHE_DIT_TAYLOR,
+    CORRECTED,
     DIFFUSERS,
     FORECAST,
     OTHERS,
     OURS,
     PLAIN,
     REUSE,
+    REUSE_CORRECTED,
     UNCACHED,
 )
+from benchmarks.frontier.results import Results
 from benchmarks.frontier.steps import Cost, middle
 
 matplotlib.use("Agg")
@@ -30,9 +34,12 @@ NAMES = {0: "No references", 1: "One reference", 2: "Two references"}
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 STYLES = {
     PLAIN: ("#2563eb", "-", "o"),
-    FORECAST: ("#059669", "-", "o"),
-    REUSE: ("#9333ea", "-", "s"),
-    BOTH: ("#d97706", "-", "D"),
+    FORECAST: ("#059669", "--", "o"),
+    CORRECTED: ("#059669", "-", "o"),
+    REUSE: ("#9333ea", "--", "s"),
+    REUSE_CORRECTED: ("#9333ea", "-", "s"),
+    BOTH: ("#d97706", "--", "D"),
+    BOTH_CORRECTED: ("#d97706", "-", "D"),
     DIFFUSERS: ("#6b7280", "--", "x"),
     CACHE_DIT: ("#dc2626", ":", "x"),
     CACHE_DIT_TAYLOR: ("#dc2626", "--", "x"),
@@ -131,13 +138,10 @@ def cost_table(costs: Mapping[tuple[int, str], Sequence[Cost]]) -> str:
     return "\n".join(lines)
 
 
-def page(
-    tables: Mapping[int, Sequence[Row]],
-    costs: Mapping[tuple[int, str], Sequence[Cost]],
-    facts: Mapping[str, str],
-    full_size: str,
-) -> str:
-    """The whole document."""
+def page(results: Results) -> str:
+    """The whole document, of results that have all parts."""
+    pictures, steps = results.pictures, results.steps
+    tables = pictures.tables
     sections = "\n\n".join(
         f"### {NAMES[references]}\n\n{table(rows)}" for references, rows in sorted(tables.items(), reverse=True)
     )
@@ -147,16 +151,16 @@ def page(
 
 ## Speed and quality on the small trained model
 
-{facts["small"]}.
-{facts["recipe"]} The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
+{pictures.machine}.
+{pictures.recipe} The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
 thread, so that arithmetic rather than the cost of starting small operations decides; methods take turns on every pair.
 *Faster* is the median over the pairs of uncached seconds / seconds, wall time of the sampling. PSNR and SSIM compare
 each picture with the uncached one of the same noise, means over all pictures, PSNR capped at {PSNR_CAP:g} dB. LPIPS is
 left out: its weights must be downloaded from elsewhere.
 
-*First Block Cache*, *forecast*, *reference reuse* and *both* are this project's; *both* is reference reuse under First
-Block Cache with forecast. [diffusers](https://github.com/huggingface/diffusers)' hook and
-[cache-dit](https://github.com/vipshop/cache-dit) {facts["cache-dit"]} (one block in front, warm-up 1, no limits, and
+*First Block Cache*, *forecast*, *reference reuse*, *both* and *correction* are this project's; *both* is reference
+reuse under First Block Cache with forecast. [diffusers](https://github.com/huggingface/diffusers)' hook and
+[cache-dit](https://github.com/vipshop/cache-dit) {pictures.cache_dit} (one block in front, warm-up 1, no limits, and
 with its TaylorSeer of first order) run on the same weights, noise and reference tokens. They decide once for a whole
 batch; here every image decides for itself, as it would alone, which costs time where a batch splits.
 
@@ -190,12 +194,12 @@ megapixel, 8,192 of 12,800 tokens.
 
 ## What a step costs: 140 million parameters
 
-`python dev.py bench --only-steps`, {facts["medium"]}.
+`python dev.py bench --only steps`, {steps.machine}.
 Random weights, hidden 512, 8 + 16 blocks, 512×512 and references of the same size, 256 text tokens as Forge pads,
-{facts["medium steps"]}, medians over {facts["medium rounds"]} interleaved rounds. *Kept* is a step on kept references,
+{steps.recipe}. *Kept* is a step on kept references,
 *reused* one that First Block Cache does not compute.
 
-{cost_table(costs)}
+{cost_table(steps.costs)}
 
 ## What is left of a reused step
 
@@ -206,5 +210,5 @@ the sum: four passes over the picture's tokens.
 
 ## Full size on a GPU
 
-{full_size}
+{results.full_size}
 """

@@ -28,10 +28,8 @@ reference-keeping and a reused step with none, one and two references, peak memo
 activation memory by tokens. Until then the memory estimate uses Forge's own bytes for each token."""
 
 
-def full_size_section(wanted: bool) -> str:
-    """Markdown of the section; what is missing says how to get it."""
-    if not wanted:
-        return NOT_MEASURED
+def full_size_section() -> str:
+    """Markdown of the section."""
     transformer = build(FULL, torch.device("cuda"), torch.bfloat16)
     costs: dict[tuple[int, str], list[Cost]] = defaultdict(list)
     for turn in range(ROUNDS):

@@ -14,13 +14,16 @@ from lib_fluxkontext.settings import KontextSettings
 UNCACHED = "uncached"
 PLAIN = "First Block Cache"
 FORECAST = "First Block Cache, forecast"
+CORRECTED = "First Block Cache, forecast, correction"
 REUSE = "reference reuse"
+REUSE_CORRECTED = "reference reuse, correction"
 BOTH = "both"
+BOTH_CORRECTED = "both, correction"
 DIFFUSERS = "diffusers' First Block Cache"
 CACHE_DIT = "cache-dit DBCache"
 CACHE_DIT_TAYLOR = "cache-dit DBCache, TaylorSeer"
 
-OURS = (PLAIN, FORECAST, REUSE, BOTH)
+OURS = (PLAIN, FORECAST, CORRECTED, REUSE, REUSE_CORRECTED, BOTH, BOTH_CORRECTED)
 LIBRARIES = ("this project", "diffusers", "cache-dit")
 OTHERS = (DIFFUSERS, CACHE_DIT, CACHE_DIT_TAYLOR)
 
@@ -51,19 +54,15 @@ def methods(references: int) -> list[Method]:
     """All that are compared; reference reuse only where there are references."""
     found = [_ours(UNCACHED, "–", cache=False)]
     found += [_ours(PLAIN, f"{t:g}", cache_threshold=t, cache_forecast=False) for t in (0.05, *THRESHOLDS)]
-    found += [_ours(FORECAST, f"{t:g}", cache_threshold=t) for t in (*THRESHOLDS, 0.25)]
+    found += [_ours(FORECAST, f"{t:g}", cache_threshold=t) for t in THRESHOLDS]
+    found += [_ours(CORRECTED, f"{t:g}", cache_threshold=t, cache_correct=True) for t in THRESHOLDS]
     if references:
         found += [_ours(REUSE, f"every {n}", cache=False, reference_refresh=n) for n in (2, 4, 8)]
         found += [
-            _ours(
-                BOTH,
-                f"{t:g}, every {n}" + (f", run ≤ {run}" if run else ""),
-                cache_threshold=t,
-                reference_refresh=n,
-                cache_max_consecutive=run,
-            )
-            for t, n, run in BOTH_SETTINGS
+            _ours(REUSE_CORRECTED, f"every {n}", cache=False, reference_refresh=n, cache_correct=True) for n in (2, 4)
         ]
+        found += [_both(BOTH, *one) for one in BOTH_SETTINGS]
+        found += [_both(BOTH_CORRECTED, *one, cache_correct=True) for one in BOTH_CORRECTED_SETTINGS]
     off = KontextSettings(sizing="no change", cache=False)
     found += [Method(DIFFUSERS, f"{t:g}", off, "diffusers", partial(diffusers_cache, threshold=t)) for t in THRESHOLDS]
     found += [Method(CACHE_DIT, f"{t:g}", off, "cache-dit", partial(cache_dit_cache, threshold=t)) for t in THRESHOLDS]
@@ -74,17 +73,25 @@ def methods(references: int) -> list[Method]:
     return found
 
 
-BOTH_SETTINGS = (
-    (0.08, 2, 0),
-    (0.14, 2, 0),
-    (0.14, 4, 0),
-    (0.2, 3, 0),
-    (0.2, 6, 6),
-    (0.25, 4, 6),
-    (0.25, 4, 0),
-    (0.3, 4, 0),
-)
+BOTH_SETTINGS = ((0.08, 2, 0), (0.14, 2, 0), (0.14, 4, 0), (0.2, 1, 0), (0.2, 3, 0), (0.25, 4, 6))
 """Threshold, refresh, longest run of reused steps."""
+
+BOTH_CORRECTED_SETTINGS = (
+    (0.08, 1, 0),
+    (0.14, 1, 0),
+    (0.14, 2, 0),
+    (0.2, 1, 0),
+    (0.25, 1, 0),
+    (0.25, 4, 6),
+    (0.3, 1, 0),
+    (0.3, 4, 6),
+)
+
+
+def _both(family: str, threshold: float, refresh: int, run: int, **settings: Any) -> Method:
+    label = f"{threshold:g}, every {refresh}" + (f", run ≤ {run}" if run else "")
+    caches = {"cache_threshold": threshold, "reference_refresh": refresh, "cache_max_consecutive": run}
+    return _ours(family, label, **caches, **settings)
 
 
 def _ours(family: str, label: str, **settings: Any) -> Method:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib_fluxkontext.cache.chosen import cache_for, reuse_for
+from lib_fluxkontext.cache.chosen import caches_for
 from lib_fluxkontext.cache.kept_layers import Place
 from lib_fluxkontext.cache.step import Step
 from lib_fluxkontext.hosts.diffusers.layout import DiffusersFluxLayout
@@ -125,20 +125,20 @@ def sample(
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     recorder = PassRecorder("Sampling", tokens, MemoryMeter(device, reset_peaks=False))
-    cache, reuse = cache_for(settings), reuse_for(settings, place) if references else None
+    caches = caches_for(settings, references > 0, place)
     sigmas = torch.linspace(1, 0, steps + 1)
     start = time.perf_counter()
     with torch.inference_mode():
         for index in range(steps):
             timestep = sigmas[index : index + 1].to(device)
-            call = ModelCall([0], Step(index, index == steps - 1), timestep, tokens, appended, cache=cache, reuse=reuse)
+            call = ModelCall([0], Step(index, index == steps - 1), timestep, tokens, appended, caches)
             with recorder.call(transformer, LAYOUT, call):
                 (velocity,) = transformer(hidden_states=image, timestep=timestep.to(dtype), **fixed)
             image = image + (sigmas[index + 1] - sigmas[index]).item() * velocity
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
-    done = recorder.report(None, reuse.notes if reuse else [])
+    done = recorder.report(None, caches.notes)
     if done.notes:
         print(f"  note: {done.notes[0]}")
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None

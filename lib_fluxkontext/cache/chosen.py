@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from lib_fluxkontext.cache.correction import Correction
 from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
-from lib_fluxkontext.cache.kept_layers import KeptLayers, Place
+from lib_fluxkontext.cache.kept_layers import KeptLayers, KeptUse, Place
 from lib_fluxkontext.cache.reference_reuse import ReferenceReuse, ReuseConfig
 from lib_fluxkontext.settings import KontextSettings
 
 
-def cache_for(settings: KontextSettings) -> FirstBlockCache | None:
-    """A fresh cache for one sampling pass, or None where no step could be reused: then nothing is hooked."""
-    if not settings.cache_active:
-        return None
-    return FirstBlockCache(
-        CacheConfig(
-            threshold=settings.cache_threshold,
-            warmup_steps=settings.cache_warmup_steps,
-            max_consecutive=settings.cache_max_consecutive,
-            compute_last=settings.cache_compute_last,
-            forecast=settings.cache_forecast,
-        )
-    )
+@dataclass(frozen=True)
+class Caches:
+    """What one sampling pass keeps between its steps.
+
+    Attributes:
+        cache: First Block Cache; None computes every step.
+        reuse: keeps the references' keys and values, or None.
+        correction: makes up for what the two got wrong, or None.
+    """
+
+    cache: FirstBlockCache | None = None
+    reuse: ReferenceReuse | None = None
+    correction: Correction | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know."""
+        return self.reuse.notes if self.reuse is not None else []
+
+    def finish(self) -> KeptUse | None:
+        """Sampling is over: forget everything, and say what was kept of the references."""
+        for state in (self.cache, self.correction):
+            if state is not None:
+                state.clear()
+        return self.reuse.finish() if self.reuse is not None else None
 
 
-def reuse_for(settings: KontextSettings, place: Place = "device", float8: bool = False) -> ReferenceReuse | None:
-    """A fresh reference reuse for one sampling pass with references, or None where it is off.
+def caches_for(settings: KontextSettings, references: bool, place: Place = "device", float8: bool = False) -> Caches:
+    """Fresh ones for one sampling pass; nothing is hooked for what is off.
 
     Args:
-        settings: how often to refresh.
-        place: where keys and values are kept.
+        settings: what the user asked for.
+        references: whether there are any.
+        place: where their keys and values are kept.
         float8: whether in 8 bits.
     """
-    if not settings.reference_refresh:
-        return None
-    config = ReuseConfig(settings.reference_refresh, settings.cache_compute_last)
-    return ReferenceReuse(config, KeptLayers(place, float8))
+    cache = reuse = None
+    if settings.cache_active:
+        cache = FirstBlockCache(
+            CacheConfig(
+                threshold=settings.cache_threshold,
+                warmup_steps=settings.cache_warmup_steps,
+                max_consecutive=settings.cache_max_consecutive,
+                compute_last=settings.cache_compute_last,
+                forecast=settings.cache_forecast,
+            )
+        )
+    if settings.reference_refresh and references:
+        config = ReuseConfig(settings.reference_refresh, settings.cache_compute_last)
+        reuse = ReferenceReuse(config, KeptLayers(place, float8))
+    return Caches(cache, reuse, Correction() if settings.cache_correct and (cache or reuse) else None)

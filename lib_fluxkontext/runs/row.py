@@ -68,10 +68,13 @@ COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
 
 
 def cache_in_words(settings: KontextSettings) -> str:
-    """``"0.14, forecast"``, ``"0.14"`` or ``"off"``."""
-    if not settings.cache_active:
-        return "off"
-    return f"{settings.cache_threshold:g}" + (", forecast" if settings.cache_forecast else "")
+    """``"0.14, forecast, corrected"``, ``"0.14"`` or ``"off"``; reference reuse alone can be corrected too."""
+    words = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
+    if settings.cache_active and settings.cache_forecast:
+        words.append("forecast")
+    if settings.cache_correct and (settings.cache_active or settings.reference_refresh):
+        words.append("corrected")
+    return ", ".join(words)
 
 
 def costs_of(report: GenerationReport) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def attached(transformer: nn.Module, layout: TransformerLayout, call: ModelCall)
     Only the instance's forward and its blocks' are replaced, never a class's. With neither references nor
     cache nothing is touched.
     """
-    if call.references is None and call.cache is None:
+    if call.references is None and call.caches.cache is None:
         yield
         return
     name = layout.forward_name(transformer)

@@ -48,6 +48,9 @@ class ForwardPlan:
     ) -> None:
         self._layout = layout
         self._call = call
+        self._cache = call.caches.cache
+        self._reuse = call.caches.reuse
+        self._correction = call.caches.correction
         self._original = original
         self._arguments = dict(arguments)
         self._blocks = layout.blocks(transformer)
@@ -63,24 +66,27 @@ class ForwardPlan:
         if call.forwards > 1 or self._generated != call.image_tokens or self._batch != len(call.streams):
             call.tiled = True
         if call.tiled:  # a tile's place in the picture is not known here, so it cannot own a state
-            for state in (call.cache, call.reuse):
+            for state in (self._cache, self._reuse, self._correction):
                 if state is not None:
                     state.clear()
-        if call.tiled or (call.cache is None and call.reuse is None):
+        if call.tiled or (self._cache is None and self._reuse is None):
             return self._as_given(self._forward(range(self._batch), references=True))
         image = self._image_within_memory()
-        call.decisions.extend(self._decisions[row] for row in range(self._batch))
+        decisions = [self._decisions[row] for row in range(self._batch)]
+        call.decisions.extend(decisions)
+        if self._correction is not None:
+            exact = [not (one.reuse or one.references_kept) for one in decisions]
+            image = self._correction.corrected(call.streams, call.sigmas, exact, image)
         return self._as_given(image)
 
     def _image_within_memory(self) -> Tensor:
         """(B, n, C). What is kept of the references must never be why a generation fails."""
-        reuse = self._call.reuse
         try:
             return self._image()
         except (RuntimeError, MemoryError) as error:
-            if reuse is None or not reuse.layers.held_bytes or not out_of_memory(error):
+            if self._reuse is None or not self._reuse.layers.held_bytes or not out_of_memory(error):
                 raise
-        reuse.give_up(NOT_KEPT)
+        self._reuse.give_up(NOT_KEPT)
         self._done.clear()
         return self._image()
 
@@ -96,39 +102,38 @@ class ForwardPlan:
     def _may_go_light(self, row: int) -> bool:
         call = self._call
         stream = call.streams[row]
-        if call.reuse is None or not call.reuse.has(stream):
+        if self._reuse is None or not self._reuse.has(stream):
             return False
-        if not call.reuse.due(stream, call.step):
+        if not self._reuse.due(stream, call.step):
             return True
-        return call.cache is not None and call.cache.may_reuse(stream, call.step)
+        return self._cache is not None and self._cache.may_reuse(stream, call.step)
 
     def _light(self, rows: Sequence[int]) -> list[int]:
         """Run images on kept references; returns those that must be computed with theirs."""
         call = self._call
-        due = [call.reuse.due(call.streams[row], call.step) for row in rows]
+        due = [self._reuse.due(call.streams[row], call.step) for row in rows]
         computed, unseen = self._group(rows, references=False, keeps=False, due=due)
         if unseen:  # attention did not come by: these images have not seen their references
-            call.reuse.give_up(NOT_SEEN)
-            if call.cache is not None:
-                call.cache.clear()
+            self._reuse.give_up(NOT_SEEN)
+            if self._cache is not None:
+                self._cache.clear()
             return list(rows)
         for row in computed:
-            call.reuse.computed(call.streams[row], call.step, False, len(self._blocks))
+            self._reuse.computed(call.streams[row], call.step, False, len(self._blocks))
             distance = self._decisions[row].distance
             self._decisions[row] = Decision(False, distance, references_kept=True)
         return [row for row, is_due in zip(rows, due, strict=True) if is_due and row not in self._done]
 
     def _full(self, rows: Sequence[int], decided: frozenset[int]) -> None:
         call = self._call
-        reuse = call.reuse
-        keeps = reuse is not None and not reuse.given_up and not call.step.last
+        keeps = self._reuse is not None and not self._reuse.given_up and not call.step.last
         if keeps:
-            reuse.begin_refresh([call.streams[row] for row in rows])
+            self._reuse.begin_refresh([call.streams[row] for row in rows])
         computed, _ = self._group(rows, references=True, keeps=keeps, decided=decided)
         if keeps:
             for row in computed:
-                reuse.computed(call.streams[row], call.step, True, len(self._blocks))
-            reuse.drop([call.streams[row] for row in rows if row not in computed])
+                self._reuse.computed(call.streams[row], call.step, True, len(self._blocks))
+            self._reuse.drop([call.streams[row] for row in rows if row not in computed])
 
     def _group(
         self,
@@ -153,11 +158,11 @@ class ForwardPlan:
         call = self._call
         places = list(range(len(rows)))
         block_pass = None
-        if call.cache is not None:
+        if self._cache is not None:
             forced = frozenset(place for place in places if rows[place] in decided)
             streams = [call.streams[row] for row in rows]
             block_pass = BlockPass(
-                self._layout, call.cache, streams, call.step, self._sigmas(rows), self._generated, due or (), forced
+                self._layout, self._cache, streams, call.step, self._sigmas(rows), self._generated, due or (), forced
             )
         tap = self._tap(rows, references, keeps)
         output = self._forward(rows, references, tap, block_pass)
@@ -186,11 +191,11 @@ class ForwardPlan:
 
     def _tap(self, rows: Sequence[int], references: bool, keeps: bool) -> AttentionTap | None:
         call = self._call
-        if call.reuse is None or (references and not keeps):
+        if self._reuse is None or (references and not keeps):
             return None
         tokens = call.references.count if references else 0
         streams = [call.streams[row] for row in rows]
-        return AttentionTap(self._layout, call.reuse, streams, tokens, keeps)
+        return AttentionTap(self._layout, self._reuse, streams, tokens, keeps)
 
     def _forward(
         self,

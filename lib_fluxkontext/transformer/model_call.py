@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import FirstBlockCache
-from lib_fluxkontext.cache.reference_reuse import ReferenceReuse
+from lib_fluxkontext.cache.chosen import Caches
 from lib_fluxkontext.cache.step import Decision, Step, Stream
 from lib_fluxkontext.references.tokens import ReferenceTokens
 
@@ -61,8 +60,7 @@ class ModelCall:
         sigmas: (B,) noise levels.
         image_tokens: tokens of the whole picture; a forward on fewer is a tile, and tiles are not cached.
         references: appended to the image tokens, or None.
-        cache: None computes every step.
-        reuse: keeps the references' keys and values, or None.
+        caches: what the sampling pass keeps between its steps.
         decisions: filled by the call, one an image; empty where nothing could be reused.
         forwards: how often the transformer ran.
         tiled: whether it ran on something else than the whole picture, as it does where another extension tiles.
@@ -73,8 +71,7 @@ class ModelCall:
     sigmas: Tensor
     image_tokens: int
     references: AppendedReferences | None = None
-    cache: FirstBlockCache | None = None
-    reuse: ReferenceReuse | None = None
+    caches: Caches = field(default_factory=Caches)
     decisions: list[Decision] = field(default_factory=list)
     forwards: int = 0
     tiled: bool = False

@@ -20,7 +20,7 @@ from backend.nn.vae import IntegratedAutoencoderKL  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from lib_fluxkontext.cache.chosen import cache_for, reuse_for  # noqa: E402
+from lib_fluxkontext.cache.chosen import caches_for  # noqa: E402
 from lib_fluxkontext.cache.step import Decision, Step  # noqa: E402
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout  # noqa: E402
 from lib_fluxkontext.hosts.forge.references import encode_pixels  # noqa: E402
@@ -53,13 +53,12 @@ def _sample(
 ) -> tuple[torch.Tensor, list[str]]:
     x = case["noise"]
     settings = KontextSettings(**case["settings"])
-    cache, reuse = cache_for(settings), reuse_for(settings) if references else None
+    caches = caches_for(settings, references is not None)
     kinds, steps = [], len(case["sigmas"]) - 1
     for index, (sigma, following) in enumerate(zip(case["sigmas"][:-1], case["sigmas"][1:], strict=True)):
         sigmas = sigma.reshape(1)
-        call = ModelCall(
-            [0], Step(index, index == steps - 1), sigmas, x.shape[2] * x.shape[3] // 4, references, cache, reuse
-        )
+        tokens = x.shape[2] * x.shape[3] // 4
+        call = ModelCall([0], Step(index, index == steps - 1), sigmas, tokens, references, caches)
         with attached(transformer, ForgeFluxLayout(), call):
             flow = transformer(x, sigmas, case["prompt_embeds"], case["pooled"], case["guidance"])
         x = x + (following - sigma) * flow

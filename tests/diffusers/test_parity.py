@@ -58,6 +58,7 @@ CACHES = {
     "cache with forecast": {"cache_threshold": 0.3},
     "reference reuse": {"cache": False, "reference_refresh": 4},
     "both": {"cache_threshold": 0.3, "reference_refresh": 3},
+    "both with correction": {"cache_threshold": 0.3, "reference_refresh": 3, "cache_correct": True},
 }
 
 

@@ -20,6 +20,7 @@ FLUX_FP8 = "small-flux-fp8.safetensors"
 FLUX_NF4 = "small-flux-nf4.safetensors"
 FLUX_GGUF = "small-flux-q8.gguf"
 FLUX_SCHNELL = "small-flux-schnell.safetensors"
+FLUX_SMOOTH = "small-flux-smooth.safetensors"
 FLUX_140M = "flux-140m.safetensors"
 SD15 = "small-sd15.safetensors"
 MODULE_VAE = "small-vae.safetensors"
@@ -37,6 +38,7 @@ FOLDERS = {
     FLUX_NF4: "Stable-diffusion",
     FLUX_GGUF: "Stable-diffusion",
     FLUX_SCHNELL: "Stable-diffusion",
+    FLUX_SMOOTH: "Stable-diffusion",
     SD15: "Stable-diffusion",
     FLUX_140M: "Stable-diffusion",
     MODULE_VAE: "VAE",

@@ -379,6 +379,14 @@ def build_small_flux(
     build_flux(path, cast(transformer, dtype))
 
 
+def smooth(transformer: Weights, gain: float = 0.02) -> Weights:
+    """The same with little of the noise level in it, so that results change slowly from step to step, as trained ones
+    do. Random weights would turn over at every step.
+    """
+    name = "time_in.out_layer.weight"
+    return transformer | {name: transformer[name] * gain}
+
+
 def build_small_sd15(path: Path, seed: int = 0) -> None:
     """Write an all-in-one Stable Diffusion 1.5 checkpoint in 16 bits."""
     weights = prefixed(TRANSFORMER_PREFIX, sd15_unet(seed=seed))
@@ -395,6 +403,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     files.FLUX_NF4: lambda path: build_flux(path, to_nf4(flux_transformer())),
     files.FLUX_GGUF: lambda path: write_gguf(path, flux_transformer(vector_dim=768)),
     files.FLUX_SCHNELL: lambda path: build_small_flux(path, guidance=False),
+    files.FLUX_SMOOTH: lambda path: build_flux(path, smooth(flux_transformer())),
     files.FLUX_140M: lambda path: build_small_flux(
         path, hidden=512, depth=8, depth_single=16, head_dim=128, dtype=torch.bfloat16
     ),

@@ -175,6 +175,7 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
         "cache": False,
         "compute_last": True,
         "forecast": False,
+        "correct": False,
         "mute1": False,
         "mute2": True,
     }.items():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib_fluxkontext.cache.chosen import Caches
 from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
 from lib_fluxkontext.cache.step import Step
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
@@ -33,7 +34,7 @@ def call_for(arguments: dict[str, Tensor], cache: FirstBlockCache | None, step: 
         sigmas=arguments["timesteps"],
         image_tokens=tokens,
         references=references() if refs else None,
-        cache=cache,
+        caches=Caches(cache),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib_fluxkontext.cache.chosen import Caches
 from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
 from lib_fluxkontext.cache.kept_layers import KeptLayers
 from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN, ReferenceReuse, ReuseConfig
@@ -50,8 +51,7 @@ def run(
         sigmas=arguments["timesteps"],
         image_tokens=tokens,
         references=references(),
-        cache=cache,
-        reuse=reuse,
+        caches=Caches(cache, reuse),
     )
     with attached(model, LAYOUT, call):
         return model.inner_forward(**{name: value.clone() for name, value in arguments.items()}), call
@@ -265,7 +265,7 @@ def test_tiles_keep_nothing() -> None:
     reuse = reuse_every(4)
     run(model, arguments, 0, reuse)
     tile = arguments | {"img": arguments["img"][:, :4], "img_ids": arguments["img_ids"][:, :4]}
-    call = ModelCall([0], Step(1), arguments["timesteps"], 6, references(), reuse=reuse)
+    call = ModelCall([0], Step(1), arguments["timesteps"], 6, references(), Caches(reuse=reuse))
     with attached(model, LAYOUT, call):
         model.inner_forward(**tile)
     assert call.tiled

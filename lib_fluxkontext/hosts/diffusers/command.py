@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--max-consecutive", default="0", help="longest run of reused steps, 0 is no limit (0)")
     one.add_argument("--compute-last", action="store_true", help="always compute the last step")
     one.add_argument("--no-forecast", action="store_true", help="repeat what was stored instead of following its trend")
+    one.add_argument("--correct", action="store_true", help="let computed steps make up for what the reused got wrong")
     one.add_argument("--reference-refresh", default="0", help="run references in one step of so many; 0 in all (0)")
     one.add_argument("--preset", help=f"in place of the cache's options: {', '.join(PRESETS)}")
     one.add_argument("--checkpoint", type=Path, help="folder, .safetensors or .gguf; default: the small model")
@@ -146,6 +147,7 @@ def _settings(options: argparse.Namespace) -> KontextSettings:
             "cache_max_consecutive": _number(options.max_consecutive),
             "cache_compute_last": options.compute_last,
             "cache_forecast": not options.no_forecast,
+            "cache_correct": options.correct,
             "reference_refresh": _number(options.reference_refresh),
         }
     elif options.preset.capitalize() in PRESETS:

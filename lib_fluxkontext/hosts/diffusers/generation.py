@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib_fluxkontext.cache.chosen import cache_for, reuse_for
+from lib_fluxkontext.cache.chosen import caches_for
 from lib_fluxkontext.cache.step import Step
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.diffusers.layout import DiffusersFluxLayout
@@ -162,8 +162,7 @@ class _Run:
         self._steps = job.steps
         self._image_tokens = (job.width // SIZE_STEP) * (job.height // SIZE_STEP)
         self._references = AppendedReferences(encoded.tokens) if encoded else None
-        self._cache = cache_for(settings)
-        self._reuse = reuse_for(settings) if encoded else None
+        self._caches = caches_for(settings, encoded is not None)
         self._step = 0
         self._call_in_step = 0
         self.recorder = PassRecorder("Sampling", self._image_tokens, memory)
@@ -182,8 +181,7 @@ class _Run:
                 sigmas=kwargs["timestep"],
                 image_tokens=self._image_tokens,
                 references=self._references,
-                cache=self._cache,
-                reuse=self._reuse,
+                caches=self._caches,
             )
             self._call_in_step += 1
             with (
@@ -197,10 +195,8 @@ class _Run:
 
     def report(self, encoded: EncodedReferences | None) -> PassReport:
         """What the run cost; lets go of what it kept."""
-        if self._reuse is None:
-            return self.recorder.report(encoded, [])
-        used = self._reuse.finish()
-        return self.recorder.report(encoded, self._reuse.notes, used)
+        used = self._caches.finish()
+        return self.recorder.report(encoded, self._caches.notes, used)
 
     def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
         """The pipeline's callback."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.cache.chosen import cache_for, reuse_for
+from lib_fluxkontext.cache.chosen import caches_for
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge import latest, run_log, xyz_axes
 from lib_fluxkontext.hosts.forge.image_source import open_source
@@ -21,6 +21,7 @@ from lib_fluxkontext.hosts.forge.memory import demand, reserve
 from lib_fluxkontext.hosts.forge.references import encoder
 from lib_fluxkontext.hosts.forge.refusal import refuse_from
 from lib_fluxkontext.hosts.forge.sampler_guard import SamplerGuard
+from lib_fluxkontext.hosts.forge.sampler_limits import suited
 from lib_fluxkontext.hosts.forge.sampling_pass import SamplingPass
 from lib_fluxkontext.meters.memory import MemoryMeter
 from lib_fluxkontext.references.decode import Reference, decode_reference
@@ -101,13 +102,11 @@ class Generation:
         rows = x.shape[0] * (1 if cfg_scale == 1 else 2)
         reference_tokens = encoded.tokens.tokens.shape[1] if encoded else 0
         needs = demand(unet, settings, rows, image_tokens, reference_tokens)
-        cache = cache_for(settings)
-        reuse = reuse_for(settings, needs.place) if encoded else None
-        if reuse is not None and p.sampler_name == "Restart":
-            reuse = None
-            self._note("Restart goes back to higher noise levels, so the references run in every step.")
+        caches, notes = suited(caches_for(settings, encoded is not None, needs.place), p.sampler)
+        for note in notes:
+            self._note(note)
         transformer = unet.model.diffusion_model
-        one = SamplingPass(label, p.sampler, transformer, layout, image_tokens, encoded, cache, reuse, self._memory)
+        one = SamplingPass(label, p.sampler, transformer, layout, image_tokens, encoded, caches, self._memory)
         unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
         reserve(unet, needs.bytes)
         p.sd_model.forge_objects.unet = unet

@@ -206,15 +206,22 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 elem_id=ids.of("forecast"),
                 elem_classes="fk-check",
             )
+            controls["cache_correct"] = gr.Checkbox(
+                _default("cache_correct"),
+                label="Correct",
+                info="A computed step makes up for what the reused ones before it got wrong",
+                elem_id=ids.of("correct"),
+                elem_classes="fk-check",
+            )
+        with gr.Row():
             controls["reference_refresh"] = gr.Slider(
                 0,
                 20,
                 step=1,
                 value=_default("reference_refresh"),
                 label="Reuse references: refresh every … steps",
-                info="0: off. 2–4: the steps between run without the references' tokens",
+                info="0: off. 1: they run in every computed step. 2–4: not in all of those either",
                 elem_id=ids.of("reference_refresh"),
-                scale=2,
             )
     return presets
 

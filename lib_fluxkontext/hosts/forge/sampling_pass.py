@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lib_fluxkontext.cache.first_block import FirstBlockCache
-from lib_fluxkontext.cache.reference_reuse import ReferenceReuse
+from lib_fluxkontext.cache.chosen import Caches
 from lib_fluxkontext.cache.step import Stream
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
 from lib_fluxkontext.hosts.forge.sampler_steps import sampler_step
@@ -37,8 +36,7 @@ class SamplingPass:
         layout: of that transformer.
         image_tokens: tokens of the picture.
         references: encoded, or None.
-        cache: None computes every step.
-        reuse: keeps the references' keys and values, or None.
+        caches: what is kept between the steps.
         memory: sampled once a call.
     """
 
@@ -50,8 +48,7 @@ class SamplingPass:
         layout: ForgeFluxLayout,
         image_tokens: int,
         references: EncodedReferences | None,
-        cache: FirstBlockCache | None,
-        reuse: ReferenceReuse | None,
+        caches: Caches,
         memory: MemoryMeter,
     ) -> None:
         self.notes: list[str] = []
@@ -61,8 +58,7 @@ class SamplingPass:
         self._image_tokens = image_tokens
         self._encoded = references
         self._references = AppendedReferences(references.tokens) if references else None
-        self._cache = cache
-        self._reuse = reuse
+        self._caches = caches
         self._recorder = PassRecorder(label, image_tokens, memory)
         self._ordinals: Counter[Hashable] = Counter()
         self._evaluation: int | None = None
@@ -84,8 +80,7 @@ class SamplingPass:
                 sigmas=params["timestep"],
                 image_tokens=self._image_tokens,
                 references=self._references,
-                cache=self._cache,
-                reuse=self._reuse,
+                caches=self._caches,
             )
             with self._recorder.call(self._transformer, self._layout, call):
                 output = _call(previous, apply_model, params)
@@ -113,15 +108,12 @@ class SamplingPass:
                 self.notes.append(TAKEN_OVER if self._evaluations else UNUSED)
             encoded = self._encoded
             # Emptied before they are dropped: after a failure Forge keeps the traceback, and its frames hold them.
-            key_values = None
-            if self._reuse is not None:
-                key_values = self._reuse.finish()
-                self.notes.extend(self._reuse.notes)
-            if self._cache is not None:
-                self._cache.clear()
+            key_values = self._caches.finish()
+            self.notes.extend(self._caches.notes)
             if self._references is not None:
                 self._references.release()
-            self._encoded = self._references = self._cache = self._reuse = self._sampler = self._transformer = None
+            self._encoded = self._references = self._sampler = self._transformer = None
+            self._caches = Caches()
             self._report = self._recorder.report(encoded, self.notes, key_values)
         return self._report
 

@@ -36,6 +36,7 @@ def add_axes() -> None:
         switch("half size", "half_size"),
         axis(f"{PREFIX}reference refresh", int, _set("reference_refresh"), confirm=_confirm("reference_refresh")),
         switch("forecast", "cache_forecast"),
+        switch("correction", "cache_correct"),
         *(
             axis(
                 f"{PREFIX}image {number}",

@@ -1,0 +1,65 @@
+"""Correction in a real Forge: what it brings, with which samplers, and that it is gone when it is off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from lib_fluxkontext.hosts.forge.sampler_limits import CORRECTED
+from tests.forge import checkpoint_files as files
+from tests.forge.requests import difference, made, pixels, report, two_references
+from tests.forge.server import ForgeServer
+
+STEPS = 16
+REUSED = {"cache": True, "cache_threshold": 1.0, "cache_max_consecutive": 3, "cache_compute_last": True}
+KEPT = {"reference_refresh": 4, "cache_compute_last": True}
+
+
+@pytest.fixture
+def smooth(forge: ForgeServer) -> Iterator[ForgeServer]:
+    """A model whose results change slowly from step to step, as those of a trained one do."""
+    forge.select(files.FLUX_SMOOTH)
+    yield forge
+    forge.select(files.FLUX)
+
+
+@pytest.mark.parametrize("sampler", CORRECTED)
+@pytest.mark.parametrize("caches", [REUSED, KEPT], ids=["cache", "kept"])
+def test_the_picture_comes_nearer_to_the_uncached_one(smooth: ForgeServer, caches: dict, sampler: str) -> None:
+    settings = {"steps": STEPS, "sampler_name": sampler}
+    exact = pixels(made(smooth, two_references(), **settings))
+    plain = made(smooth, two_references(**caches), **settings)
+    corrected = made(smooth, two_references(**caches, cache_correct=True), **settings)
+    assert report(corrected)["reused_steps"] == report(plain)["reused_steps"]
+    assert difference(pixels(corrected), exact) < 0.9 * difference(pixels(plain), exact)
+    assert corrected.info["extra_generation_params"]["Kontext cache correct"] == "True"
+
+
+def test_where_results_turn_over_at_every_step_nothing_is_corrected(forge: ForgeServer) -> None:
+    """Random weights: no line lies between two results, so none is believed."""
+    plain = pixels(made(forge, two_references(**REUSED), steps=STEPS))
+    assert np.array_equal(plain, pixels(made(forge, two_references(**REUSED, cache_correct=True), steps=STEPS)))
+
+
+def test_with_a_sampler_that_weighs_results_otherwise_it_stands_aside_and_says_so(forge: ForgeServer) -> None:
+    settings = {"steps": 6, "sampler_name": "Heun"}
+    plain = made(forge, two_references(**REUSED), **settings)
+    asked = made(forge, two_references(**REUSED, cache_correct=True), **settings)
+    assert np.array_equal(pixels(asked), pixels(plain))
+    assert "with Heun nothing was corrected" in report(asked)["notes"][0]
+
+
+def test_with_no_cache_there_is_nothing_to_correct(forge: ForgeServer) -> None:
+    plain = made(forge, two_references(), steps=4)
+    asked = made(forge, two_references(cache_correct=True), steps=4)
+    assert np.array_equal(pixels(asked), pixels(plain))
+
+
+def test_a_batch_is_corrected_image_by_image(smooth: ForgeServer) -> None:
+    settings = two_references(**REUSED, cache_correct=True)
+    batch = made(smooth, settings, steps=6, batch_size=2, seed=11)
+    alone = [made(smooth, settings, steps=6, seed=seed) for seed in (11, 12)]
+    for index, one in enumerate(alone):
+        assert difference(pixels(batch, index), pixels(one)) < 1.0
