@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+Preset = Literal["Off", "Quality", "Balanced", "Fast"]
 CUSTOM = "Custom"
 
 _COMMON = {"cache_warmup_steps": 1, "cache_max_consecutive": 0, "cache_compute_last": False}
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[Preset, dict[str, Any]] = {
     "Off": {"cache": False, "cache_threshold": 0.14, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
     "Quality": {"cache": True, "cache_threshold": 0.08, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
     "Balanced": {"cache": True, "cache_threshold": 0.14, "cache_forecast": True, "reference_refresh": 0, **_COMMON},
