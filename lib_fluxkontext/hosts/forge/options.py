@@ -116,8 +116,8 @@ def _entries(gr: Any, option: Any) -> dict[str, Any]:
 
     start = Options()
     return {
-        "panel_sizing": option(
-            start.panel_sizing, "Panel's default: reference size", gr.Dropdown, {"choices": list(SIZINGS)}
+        "panel_sizing": option(  # no dropdown: Forge's page shows no hint on those, and so not what needs a reload
+            start.panel_sizing, "Panel's default: reference size", gr.Radio, {"choices": list(SIZINGS)}
         )
         .info("the API's defaults stay what they are")
         .needs_reload_ui(),
