@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.references.decode import WHITE, Reference
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import GenerationReport
 from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings
@@ -37,6 +37,9 @@ TABLE = frozenset(FIELD_NAMES[: FIELD_NAMES.index("cache_compute_last") + 1])
 IMAGE_LABEL = "Kontext image"
 """Followed by the reference's number."""
 
+BACKGROUND = "Kontext background"
+"""What transparent references were flattened on; only where it was not white. The setting's name in infotext, too."""
+
 STEP_TIME = "Kontext step time"
 STEPS_CACHED = "Kontext steps cached"
 VRAM_PEAK = "Kontext VRAM peak"
@@ -57,12 +60,14 @@ def settings_to_infotext(settings: KontextSettings, references: Sequence[Referen
         number = reference.name.removeprefix("image")
         if number.isdigit():
             fields[f"{IMAGE_LABEL} {number}"] = image_to_infotext(reference)
+        if reference.background != WHITE:
+            fields[BACKGROUND] = reference.background
     return fields
 
 
 def without_ours(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without anything that this module writes."""
-    ours = {*LABELS.values(), STEP_TIME, STEPS_CACHED, VRAM_PEAK, REPORT}
+    ours = {*LABELS.values(), BACKGROUND, STEP_TIME, STEPS_CACHED, VRAM_PEAK, REPORT}
     return {key: value for key, value in fields.items() if key not in ours and not key.startswith(IMAGE_LABEL)}
 
 
@@ -124,6 +129,12 @@ def parse_value(name: str, value: Any) -> Any:
     except (ValueError, OverflowError):
         return None
     return number
+
+
+def fill_in_background(params: dict[str, Any]) -> None:
+    """White was left out; where the user's own setting is another, pasted parameters must bring it back."""
+    if LABELS["enabled"] in params:
+        params.setdefault(BACKGROUND, WHITE)
 
 
 def expected_images(params: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge import generation, panel, panel_events, recommended, xyz_axes
+from lib_fluxkontext.hosts.forge import generation, options, panel, panel_events, recommended, xyz_axes
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
 
 
@@ -29,13 +29,23 @@ class FluxKontextScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        built = panel.build_panel(is_img2img)
+        # The page asks once. Forge's API asks again, for what a request leaves out: that has the API's defaults.
+        for_page = self.controls is None
+        built = panel.build_panel(is_img2img, options.current().panel_defaults() if for_page else {})
+        if not for_page:
+            self._tell_api_defaults(built)
         panel_events.connect(built)
         self.infotext_fields = panel_events.paste_fields(built)
         self.paste_field_names = list(infotext.LABELS.values())
         self._panel = (built, gr.context.Context.root_block)
         self._connect()
         return built.arguments()
+
+    def _tell_api_defaults(self, built: panel.Panel) -> None:
+        """Correct what ``/sdapi/v1/script-info`` says: Forge noted it down from the page's panel."""
+        if self.api_info is not None:
+            for told, control in zip(self.api_info.args, built.arguments(), strict=True):
+                told.value = control.value
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
         tab = "img2img" if self.is_img2img else "txt2img"
@@ -74,3 +84,5 @@ class FluxKontextScript(scripts.Script):
 
 xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
 script_callbacks.on_before_ui(xyz_axes.add_axes)
+script_callbacks.on_ui_settings(options.add_options)
+script_callbacks.on_infotext_pasted(lambda text, params: infotext.fill_in_background(params))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+Preset = Literal["Off", "Quality", "Balanced", "Fast"]
 CUSTOM = "Custom"
 
 _CAREFUL: dict[str, Any] = {
@@ -18,7 +19,7 @@ _CAREFUL: dict[str, Any] = {
     "reference_refresh": 0,
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[Preset, dict[str, Any]] = {
     "Off": _CAREFUL | {"cache": False},
     "Quality": _CAREFUL | {"cache_threshold": 0.08},
     "Balanced": _CAREFUL,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.settings import KontextSettings, describe
@@ -25,6 +25,9 @@ MAX_PIXELS = 64_000_000
 MAX_RATIO = 20.0
 """Longer side over shorter. Past it every sizing mode either crops almost all of it away or shrinks it to nothing."""
 
+WHITE = "#ffffff"
+"""What transparency is flattened on unless something else is asked for."""
+
 _DATA_URI = re.compile(r"^data:[^,]*,", re.IGNORECASE)
 
 
@@ -37,11 +40,13 @@ class Reference:
         digest: first 12 hex digits of SHA-256 over size and pixels: the same picture has the same digest
             whatever file it came in.
         name: the setting it came from, for messages (``"image1"``).
+        background: ``"#rrggbb"`` that its transparency was flattened on, and that padding will have.
     """
 
     image: Image.Image
     digest: str
     name: str
+    background: str = WHITE
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,12 +54,13 @@ class Reference:
         return self.image.size
 
 
-def decode_reference(source: Any, name: str) -> Reference:
+def decode_reference(source: Any, name: str, background: str = WHITE) -> Reference:
     """Decode one reference.
 
     Args:
         source: a Pillow image, a numpy array (H×W, H×W×3 or H×W×4, uint8), encoded bytes, base64 or a data URI.
         name: the setting it came from.
+        background: ``"#rrggbb"`` that transparency is flattened on.
 
     Raises:
         KontextError: undecodable or truncated data, a side under ``MIN_SIDE``, a ratio over ``MAX_RATIO``, more
@@ -64,12 +70,12 @@ def decode_reference(source: Any, name: str) -> Reference:
     _check_size(image, name)
     try:
         image.load()
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, background)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their damaged input makes them stumble over
         raise KontextError(f"the image is truncated or damaged ({_line(error)})", name) from None
-    return Reference(rgb, content_digest(rgb), name)
+    return Reference(rgb, content_digest(rgb), name, background)
 
 
 def content_digest(rgb: Image.Image) -> str:
@@ -77,19 +83,29 @@ def content_digest(rgb: Image.Image) -> str:
     return hashlib.sha256(b"%dx%d" % rgb.size + rgb.tobytes()).hexdigest()[:12]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: EXIF orientation applied, transparency flattened on white, deep modes scaled, not clipped.
+def colour(value: Any) -> str:
+    """``"#rrggbb"`` from whatever Pillow takes for a colour: ``"#FFF"``, ``"red"``, ``"rgb(255, 0, 0)"``.
 
-    Flattening on white rather than dropping alpha matters: editors leave colour under transparent pixels, and
-    a plain conversion would show it to the model.
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"not a colour: {value!r}")
+    return "#" + "".join(f"{min(part, 255):02x}" for part in ImageColor.getrgb(value)[:3])
+
+
+def to_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
+    """8-bit RGB: EXIF orientation applied, transparency flattened, deep modes scaled, not clipped.
+
+    Flattening rather than dropping alpha matters: editors leave colour under transparent pixels, and a plain
+    conversion would show it to the model.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey_to_8_bit(image).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
     # A copy, so that no file handle or lazy decoder is kept alive.
     return image.convert("RGB").copy()
 

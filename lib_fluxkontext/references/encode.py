@@ -52,10 +52,10 @@ def encode_references(
     latents, kept = [], 0
     for reference, plan in zip(references, plans, strict=True):
 
-        def encode(image: Image.Image = reference.image, plan: SizePlan = plan) -> Tensor:
-            return encode_mean(apply_size(image, plan))
+        def encode(reference: Reference = reference, plan: SizePlan = plan) -> Tensor:
+            return encode_mean(apply_size(reference.image, plan, reference.background))
 
-        latent, was_there = store.get((reference.digest, plan, vae_key), encode)
+        latent, was_there = store.get((reference.digest, plan, reference.background, vae_key), encode)
         latents.append(latent)
         kept += was_there
     tokens = reference_tokens(latents)

@@ -21,13 +21,17 @@ class Makeshift(Exception):
         self.latent = latent
 
 
+MAX_BYTES = 64 * 2**20
+
+
 class LatentStore:
     """Least recently used latents go first once more than ``max_bytes`` are held. Safe for several threads.
 
-    A 1-megapixel reference is a 16×128×128 float32 latent, 1 MiB.
+    A 1-megapixel reference is a 16×128×128 float32 latent, 1 MiB. One that is larger than the bound serves once and
+    is not kept; a bound of 0 keeps nothing.
     """
 
-    def __init__(self, max_bytes: int = 64 * 2**20) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
         self._entries: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -48,10 +52,20 @@ class LatentStore:
         except Makeshift as makeshift:
             return makeshift.latent.detach().to("cpu", copy=True), False
         with self._lock:
-            self._entries[key] = latent
-            while len(self._entries) > 1 and self.held_bytes > self.max_bytes:
-                self._entries.popitem(last=False)
+            if latent.element_size() * latent.nelement() <= self.max_bytes:
+                self._entries[key] = latent
+                self._trim()
         return latent, False
+
+    def resize(self, max_bytes: int) -> None:
+        """Hold no more than this from now on."""
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._trim()
+
+    def _trim(self) -> None:
+        while self.held_bytes > self.max_bytes:
+            self._entries.popitem(last=False)
 
     @property
     def held_bytes(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.references.decode import MIN_SIDE
+from lib_fluxkontext.references.decode import MIN_SIDE, WHITE
 from lib_fluxkontext.settings import Sizing
 
 BFL_SIZES: tuple[tuple[int, int], ...] = (
@@ -20,9 +20,6 @@ BFL_SIZES: tuple[tuple[int, int], ...] = (
 
 MAX_REFERENCE_PIXELS = 8_000_000
 """Sized pixels of one reference, 31,250 tokens: attention over more takes minutes a step on any card."""
-
-PAD_COLOUR = (255, 255, 255)
-"""What "fit inside output" pads with: the white that transparency is flattened on."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +98,18 @@ def plan_size(source: tuple[int, int], sizing: Sizing, half_size: bool, output: 
     return plan
 
 
-def apply_size(image: Image.Image, plan: SizePlan) -> Image.Image:
-    """Crop, resample (Lanczos) and pad as planned. An image that already fits is returned as it is."""
+def apply_size(image: Image.Image, plan: SizePlan, background: str = WHITE) -> Image.Image:
+    """Crop, resample (Lanczos) and pad as planned. An image that already fits is returned as it is.
+
+    Args:
+        image: decoded.
+        plan: for it.
+        background: ``"#rrggbb"`` to pad with: what transparency is flattened on, lest the padding show as a frame.
+    """
     if plan.crop != (0, 0, *image.size) or plan.resized != image.size:
         image = image.resize(plan.resized, Image.Resampling.LANCZOS, box=plan.crop)
     if plan.target != plan.resized:
-        canvas = Image.new("RGB", plan.target, PAD_COLOUR)
+        canvas = Image.new("RGB", plan.target, background)
         canvas.paste(image, ((plan.target[0] - plan.resized[0]) // 2, (plan.target[1] - plan.resized[1]) // 2))
         image = canvas
     return image

@@ -14,16 +14,17 @@ from lib_fluxkontext.runs.row import COLUMNS, Run
 LIMIT = 10_000
 """Runs kept; the oldest go first. With thumbnails about 50 MB."""
 
-VERSION = 1
+ADDED = ("prompt TEXT DEFAULT ''",)
+"""Columns that the first version of the table did not have, one for each version since."""
+
+VERSION = 1 + len(ADDED)
 PATIENCE = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
-_DEFINITIONS = ", ".join(
-    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS
+_FIRST = ", ".join(
+    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS[: -len(ADDED)]
 )
-
-_SELECT = f"SELECT id, {', '.join(COLUMNS)} FROM runs"
 
 
 class LogError(Exception):
@@ -70,12 +71,12 @@ class RunLog:
         if sort not in (*COLUMNS, "id"):
             raise ValueError(f"no column {sort}")
         order = "DESC" if descending else "ASC"
-        return self._read(f"{_SELECT} ORDER BY {sort} {order}, id DESC LIMIT ?", [count])
+        return self._read(f"ORDER BY {sort} {order}, id DESC LIMIT ?", [count])
 
     def get(self, ids: Sequence[int]) -> list[tuple[int, Run]]:
         """Some runs, in the order asked for; unknown ids are left out."""
         marks = ", ".join("?" * len(ids))
-        found = dict(self._read(f"{_SELECT} WHERE id IN ({marks})", list(ids)))
+        found = dict(self._read(f"WHERE id IN ({marks})", list(ids)))
         return [(one, found[one]) for one in ids if one in found]
 
     def count(self) -> int:
@@ -101,15 +102,20 @@ class RunLog:
         except OSError as error:
             raise LogError(f"the run was not logged: {error.strerror} ({self.path.parent})") from None
         with self._open() as connection:
+            _bring_up_to_date(connection)
             marks = ", ".join("?" * len(COLUMNS))
             connection.execute(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", astuple(run))
             connection.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", [self.limit])
 
-    def _read(self, query: str, values: list) -> list[tuple[int, Run]]:
+    def _read(self, which: str, values: list) -> list[tuple[int, Run]]:
+        """Rows of a table of any version so far: what it lacks has its default, since it may be read-only."""
         if not self.path.exists():
             return []
         with self._reading() as connection:
-            return [(row[0], Run(*row[1:])) for row in connection.execute(query, values)]
+            there = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
+            names = [name for name in COLUMNS if name in there]
+            rows = connection.execute(f"SELECT id, {', '.join(names)} FROM runs {which}", values)
+            return [(number, Run(**dict(zip(names, row, strict=True)))) for number, *row in rows]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -121,16 +127,13 @@ class RunLog:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction, with the table there."""
+        """A connection in a transaction, with a table there."""
         with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection, connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            version = _version(connection)
             if version == 0:
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DEFINITIONS})"
-                )
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise LogError(f"the run log is from another version of the extension ({self.path})")
+                _bring_up_to_date(connection)
+            elif version > VERSION:
+                raise LogError(f"the run log is from a newer version of the extension ({self.path})")
             yield connection
 
     def _set_aside(self) -> None:
@@ -139,3 +142,21 @@ class RunLog:
             self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
         except OSError as error:
             raise LogError(f"the run log is damaged and cannot be moved: {error.strerror} ({self.path})") from None
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make the table, or add what newer versions have; in place, and by one server at a time."""
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    version = _version(connection)  # another server may have been faster
+    if version == 0:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_FIRST})")
+        version = 1
+    for column in ADDED[version - 1 :]:
+        connection.execute(f"ALTER TABLE runs ADD COLUMN {column}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")

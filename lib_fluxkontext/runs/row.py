@@ -11,7 +11,7 @@ from lib_fluxkontext.settings import KontextSettings
 
 @dataclass(frozen=True)
 class Run:
-    """What one generation was made with, and what it cost. No prompt.
+    """What one generation was made with, and what it cost.
 
     Attributes:
         made: local time, ``"2026-11-21 14:05:09"``.
@@ -37,6 +37,7 @@ class Run:
         on_card: which of the two.
         settings: of the extension, as JSON without images.
         thumbnail: JPEG.
+        prompt: of the first picture where the user's settings have it stored, else empty.
     """
 
     made: str
@@ -62,6 +63,7 @@ class Run:
     on_card: bool
     settings: str
     thumbnail: bytes
+    prompt: str = ""
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))

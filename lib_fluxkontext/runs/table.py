@@ -32,6 +32,7 @@ SHOWN: dict[str, Callable[[Run], str]] = {
     "Encoding": lambda run: text.seconds(run.encode_seconds),
     "Memory": lambda run: text.gigabytes(run.memory_bytes) + ("" if run.on_card else " (no CUDA)"),
     "Seed": lambda run: str(run.seed),
+    "Prompt": lambda run: " ".join(run.prompt.split()),
 }
 """Heading → cell."""
 
@@ -49,7 +50,8 @@ def as_csv(runs: Runs) -> str:
     """CSV with plain numbers in SI units, for a spreadsheet."""
     out = io.StringIO()
     writer = csv.writer(out)
-    plain = [name for name in Run.__annotations__ if name not in ("thumbnail", "settings")]
+    left_out = {"thumbnail", "settings"} | (set() if _with_prompt(runs) else {"prompt"})
+    plain = [name for name in Run.__annotations__ if name not in left_out]
     writer.writerow(["run", *plain])
     for number, run in runs:
         writer.writerow([number, *(getattr(run, name) for name in plain)])
@@ -75,15 +77,16 @@ def as_html(runs: Runs, total: int) -> str:
     """
     if not runs:
         return '<p class="fk-facts fk-muted">No runs yet: every generation with Flux Kontext adds one.</p>'
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("Run", "", *SHOWN))
+    shown = _shown(runs)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("Run", "", *shown))
     rows = "".join(
         f"<tr><td>{number}</td><td>{_thumbnail(run)}</td>"
-        + "".join(f"<td>{escape(cell(run))}</td>" for cell in SHOWN.values())
+        + "".join(_cell(name, cell(run)) for name, cell in shown.items())
         + "</tr>"
         for number, run in runs
     )
-    shown = f'<p class="fk-facts fk-muted">{len(runs)} of {total:,} runs</p>' if total > len(runs) else ""
-    return f'<div class="fk-runs"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{shown}'
+    more = f'<p class="fk-facts fk-muted">{len(runs)} of {total:,} runs</p>' if total > len(runs) else ""
+    return f'<div class="fk-runs"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
 
 
 def side_by_side(runs: Runs) -> str:
@@ -93,16 +96,30 @@ def side_by_side(runs: Runs) -> str:
     first = runs[0][1]
     head = "".join(f"<th>Run {number}<br>{_thumbnail(run)}</th>" for number, run in runs)
     rows = []
-    for name, cell in SHOWN.items():
+    for name, cell in _shown(runs).items():
         cells = [cell(run) for _, run in runs]
         css = ' class="fk-differs"' if len(set(cells)) > 1 else ""
-        rows.append(f"<tr{css}><th>{escape(name)}</th>{''.join(f'<td>{escape(one)}</td>' for one in cells)}</tr>")
+        rows.append(f"<tr{css}><th>{escape(name)}</th>{''.join(_cell(name, one) for one in cells)}</tr>")
     ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
     rows.append(f"<tr><th>Faster than the first</th>{ratios}</tr>")
     bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
     rows.append(f"<tr><th>Sampling</th>{bars}</tr>")
     table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="fk-runs">{table}</div>'
+
+
+def _with_prompt(runs: Runs) -> bool:
+    return any(run.prompt for _, run in runs)
+
+
+def _shown(runs: Runs) -> dict[str, Callable[[Run], str]]:
+    """``SHOWN``, without a column of prompts where none is stored."""
+    return {name: cell for name, cell in SHOWN.items() if name != "Prompt" or _with_prompt(runs)}
+
+
+def _cell(name: str, content: str) -> str:
+    written = escape(content)
+    return f'<td><div class="fk-prompt">{written}</div></td>' if name == "Prompt" else f"<td>{written}</td>"
 
 
 def _ratio(first: float, other: float) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.references.decode import content_digest, decode_reference, to_rgb
+from lib_fluxkontext.references.decode import colour, content_digest, decode_reference, to_rgb
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -60,6 +60,34 @@ def test_colour_under_transparent_pixels_does_not_leak(mode: str) -> None:
 
 def test_half_transparent_black_is_grey() -> None:
     assert pixel(to_rgb(Image.new("RGBA", (20, 20), (0, 0, 0, 128)))) == (127, 127, 127)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA"])
+def test_transparency_is_flattened_on_the_background_that_was_asked_for(mode: str) -> None:
+    image = Image.new("RGBA", (20, 20), (0, 0, 255, 0)).convert(mode)
+    assert pixel(to_rgb(image, "#ff8000")) == (255, 128, 0)
+    reference = decode_reference(image, "image1", "#ff8000")
+    assert reference.background == "#ff8000"
+    assert reference.digest != decode_reference(image, "image1").digest
+
+
+def test_an_opaque_picture_is_the_same_on_every_background() -> None:
+    assert decode_reference(photo(), "a", "#000000").digest == decode_reference(photo(), "a").digest
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("#FFFFFF", "#ffffff"), ("#f80", "#ff8800"), ("red", "#ff0000"), ("rgb(1, 2, 300)", "#0102ff"),
+     ("#11223344", "#112233")],
+)  # fmt: skip
+def test_a_colour_in_whatever_way_it_is_written(written: str, read: str) -> None:
+    assert colour(written) == read
+
+
+@pytest.mark.parametrize("written", ["", "blurple", "#12", 255, None, ["#ffffff"], "#" * 5000])
+def test_what_is_no_colour_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="colo"):
+        colour(written)
 
 
 def test_a_palette_with_a_transparent_entry_is_flattened() -> None:

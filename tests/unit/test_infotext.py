@@ -48,6 +48,20 @@ def test_damaged_text_leaves_the_control_as_it_is(name: str, text: str) -> None:
     assert infotext.parse_value(name, text) is None
 
 
+def test_the_background_is_written_where_it_is_not_white_and_comes_back_either_way() -> None:
+    photo = Image.new("RGBA", (64, 48))
+    for background in ("#ffffff", "#ff8000"):
+        reference = decode_reference(photo, "init_image_as_reference", background)
+        written: dict = infotext.settings_to_infotext(KontextSettings(enabled=True), [reference])
+        assert (infotext.BACKGROUND in written) == (background != "#ffffff")
+        assert infotext.without_ours(written) == {}
+        infotext.fill_in_background(written)
+        assert written[infotext.BACKGROUND] == background
+    other = {"Steps": "20"}
+    infotext.fill_in_background(other)
+    assert other == {"Steps": "20"}
+
+
 def test_references_are_named_by_content_and_size() -> None:
     reference = decode_reference(Image.new("RGB", (64, 48), (1, 2, 3)), "image2")
     written = infotext.settings_to_infotext(KontextSettings(enabled=True), [reference])

@@ -30,10 +30,23 @@ def test_the_least_recently_used_goes_first() -> None:
     assert store.held_bytes <= 2 * BYTES
 
 
-def test_one_that_is_larger_than_the_bound_still_serves() -> None:
-    store = LatentStore(max_bytes=1)
-    assert store.get("a", lambda: LATENT)[0].shape == LATENT.shape
-    assert len(store) == 1
+@pytest.mark.parametrize("bound", [0, 1, BYTES - 1])
+def test_one_that_is_larger_than_the_bound_serves_and_is_not_kept(bound: int) -> None:
+    store = LatentStore(max_bytes=bound)
+    assert [store.get("a", lambda: LATENT)[1] for _ in range(2)] == [False, False]
+    assert store.held_bytes == 0
+
+
+def test_a_new_bound_holds_at_once() -> None:
+    store = LatentStore()
+    for key in ("a", "b", "c"):
+        store.get(key, lambda: LATENT)
+    store.resize(2 * BYTES)
+    assert [store.get(key, lambda: LATENT)[1] for key in ("b", "c")] == [True, True]
+    store.resize(0)
+    assert len(store) == 0
+    store.resize(BYTES)
+    assert [store.get("a", lambda: LATENT)[1] for _ in range(2)] == [False, True]
 
 
 def test_a_failed_encode_keeps_nothing() -> None:

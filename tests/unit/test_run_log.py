@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,11 +164,82 @@ def test_a_log_from_the_future_is_left_alone(log: RunLog) -> None:
     connection = sqlite3.connect(log.path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(LogError, match="another version"):
+    with pytest.raises(LogError, match="newer version"):
         log.add(RUN)
-    with pytest.raises(LogError, match="another version"):
+    with pytest.raises(LogError, match="newer version"):
         log.latest()
     assert not list(log.path.parent.glob("*.damaged-*"))
+
+
+FIRST_VERSION = """
+CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, made TEXT, checkpoint TEXT, low_bits TEXT, loras TEXT,
+    sampler TEXT, scheduler TEXT, steps INTEGER, size TEXT, images INTEGER, seed INTEGER, reference_tokens INTEGER,
+    cache TEXT, reference_refresh INTEGER, reused_share REAL, computed_seconds REAL, kept_seconds REAL,
+    reused_seconds REAL, sampling_seconds REAL, encode_seconds REAL, memory_bytes INTEGER, on_card INTEGER,
+    settings TEXT, thumbnail BLOB);
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old_log(log: RunLog) -> RunLog:
+    """A log as the first version wrote it, with one run."""
+    log.path.parent.mkdir()
+    with closing(sqlite3.connect(log.path)) as connection, connection:
+        connection.executescript(FIRST_VERSION)
+        values = dataclasses.astuple(RUN)[:-1]
+        connection.execute(f"INSERT INTO runs VALUES (1, {', '.join('?' * len(values))})", values)
+    return log
+
+
+def test_an_older_log_is_read_as_it_is_and_migrated_in_place(old_log: RunLog) -> None:
+    content = old_log.path.read_bytes()
+    assert old_log.latest() == old_log.get([1]) == [(1, RUN)]
+    assert old_log.count() == 1
+    assert old_log.path.read_bytes() == content  # it may lie where nothing can be written
+    old_log.add(run(prompt="a cat"))
+    assert old_log.latest() == [(2, run(prompt="a cat")), (1, RUN)]
+    assert not list(old_log.path.parent.glob("*.damaged-*"))
+
+
+def test_a_server_that_migrates_meanwhile_is_noticed(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one comes in after this one has seen an old table, and before it has the lock."""
+    ask, asked = log_module._version, []
+
+    def version(connection: sqlite3.Connection) -> int:
+        asked.append(ask(connection))
+        if len(asked) == 2:
+            with monkeypatch.context() as undone:
+                undone.setattr(log_module, "_version", ask)
+                RunLog(old_log.path).add(run(seed=8))
+        return asked[-1]
+
+    monkeypatch.setattr(log_module, "_version", version)
+    old_log.add(run(seed=9))
+    assert asked[:2] == [1, 1]
+    assert [one.seed for _, one in old_log.latest()] == [9, 8, 7]
+
+
+def test_two_servers_on_an_older_file(old_log: RunLog) -> None:
+    servers = [multiprocessing.get_context("spawn").Process(target=_write, args=(old_log.path, 5)) for _ in range(2)]
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.join(60)
+    assert [server.exitcode for server in servers] == [0, 0]
+    assert old_log.count() == 11
+
+
+def test_a_migration_that_fails_leaves_the_older_log(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "ADDED", (*log_module.ADDED, "prompt TEXT"))
+    monkeypatch.setattr(log_module, "VERSION", 3)
+    with pytest.raises(LogError, match="duplicate column"):
+        old_log.add(RUN)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(old_log.path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    old_log.add(RUN)
+    assert old_log.count() == 2
 
 
 def _write(path: Path, count: int) -> None:
@@ -207,6 +279,19 @@ def test_csv_and_markdown(log: RunLog) -> None:
     assert len(lines) == 4
     assert "LoRAs" not in lines[0]
     assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_a_prompt_is_shown_where_one_is_stored_and_only_there(log: RunLog) -> None:
+    log.add(RUN)
+    for table in (as_csv, as_markdown, side_by_side, lambda runs: as_html(runs, 2)):
+        assert "prompt" not in table(log.latest() * 2).lower()
+    log.add(run(prompt='the <b>woman</b> hugs\nthe "cat" | softly'))
+    runs = log.latest()
+    assert [row["prompt"] for row in csv.DictReader(io.StringIO(as_csv(runs)))] == [runs[0][1].prompt, ""]
+    assert as_markdown(runs).splitlines()[2].endswith('| the <b>woman</b> hugs the "cat" \\| softly |')
+    for table in (as_html(runs, 2), side_by_side(runs)):
+        assert "the &lt;b&gt;woman&lt;/b&gt; hugs the &quot;cat&quot; | softly" in table
+        assert ">Prompt</th>" in table
 
 
 def test_html_is_escaped_and_the_newest_are_shown(log: RunLog) -> None:

@@ -36,7 +36,7 @@ def test_the_crop_is_centred_and_counted() -> None:
     assert plan.removed_share == pytest.approx(0.5)
 
 
-def test_fit_inside_pads_with_white_and_never_crops() -> None:
+def test_fit_inside_pads_and_never_crops() -> None:
     plan = plan_size((200, 100), "fit inside output", False, (512, 512), "image1")
     image = apply_size(Image.new("RGB", (200, 100), (0, 0, 0)), plan)
     assert plan.removed_share == 0
@@ -44,6 +44,7 @@ def test_fit_inside_pads_with_white_and_never_crops() -> None:
     assert image.getpixel((256, 10)) == (255, 255, 255)
     assert image.getpixel((256, 256)) == (0, 0, 0)
     assert image.getpixel((0, 256)) == (0, 0, 0)
+    assert apply_size(image.resize((200, 100)), plan, "#ff8000").getpixel((256, 10)) == (255, 128, 0)
 
 
 def test_no_change_keeps_every_pixel() -> None:

@@ -14,7 +14,7 @@ import torch
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.chosen import caches_for
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge import latest, run_log, xyz_axes
+from lib_fluxkontext.hosts.forge import latest, options, run_log, xyz_axes
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.memory import demand, reserve
@@ -170,7 +170,7 @@ def prepare(p: Any, arguments: Sequence[Any]) -> None:
             settings = KontextSettings.from_mapping({**settings.model_dump(), **axes})
         if not settings.enabled:
             return
-        generation = Generation(settings, _decode(p, settings))
+        generation = Generation(settings, _decode(p, settings, options.background_of(p)))
         for reference in generation.references:
             plan_size(reference.size, settings.sizing, settings.half_size, (p.width, p.height), reference.name)
     except Exception as error:
@@ -229,7 +229,7 @@ def of(p: Any) -> Generation | None:
     return getattr(p, ATTRIBUTE, None)
 
 
-def _decode(p: Any, settings: KontextSettings) -> list[Reference]:
+def _decode(p: Any, settings: KontextSettings, background: str) -> list[Reference]:
     sources = {
         "image1": None if settings.mute_image1 else settings.image1,
         "image2": None if settings.mute_image2 else settings.image2,
@@ -243,10 +243,10 @@ def _decode(p: Any, settings: KontextSettings) -> list[Reference]:
             reason = f"there are {len(init_images)} init images, and a batch shares its references; send one at a time"
             raise KontextError(reason, "init_image_as_reference")
         sources["image1"] = None  # the init image takes its place
-        references.append(decode_reference(init_images[0], "init_image_as_reference"))
+        references.append(decode_reference(init_images[0], "init_image_as_reference", background))
     for name in IMAGE_FIELDS:
         if sources[name] is not None:
-            references.append(decode_reference(open_source(sources[name], name), name))
+            references.append(decode_reference(open_source(sources[name], name), name, background))
     return references
 
 

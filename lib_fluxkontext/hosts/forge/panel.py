@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from modules.ui_components import InputAccordion, ToolButton
 
-from lib_fluxkontext.cache.presets import FIELDS as PRESET_FIELDS
 from lib_fluxkontext.cache.presets import PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.element_ids import TITLE, ElementIds
+from lib_fluxkontext.hosts.forge.options import PANEL_FIELDS
 from lib_fluxkontext.hosts.forge.run_panel import build_runs
 from lib_fluxkontext.report.html import report_html
 from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
@@ -42,8 +43,14 @@ class Panel:
         return [self.controls[name] for name in FIELD_NAMES]
 
 
-def build_panel(is_img2img: bool) -> Panel:
-    """Create the components. Their values are the API's defaults; called several times, it changes nothing else."""
+def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
+    """Create the components; called several times, it changes nothing else.
+
+    Args:
+        is_img2img: which tab it is for.
+        defaults: values to begin with, by setting name; for other settings the API's.
+    """
+    start = {name: _default(name) for name in FIELD_NAMES} | dict(defaults)
     ids = ElementIds("img2img" if is_img2img else "txt2img")
     controls: dict[str, Any] = {}
     with InputAccordion(_default("enabled"), label=TITLE, elem_id=ids.accordion) as controls["enabled"]:
@@ -65,8 +72,8 @@ def build_panel(is_img2img: bool) -> Panel:
             visible=is_img2img,
             elem_classes="fk-check",
         )
-        _sizing(ids, controls, is_img2img)
-        presets = _cache(ids, controls)
+        _sizing(ids, controls, start, is_img2img)
+        presets = _cache(ids, controls, start)
         checkpoint = gr.HTML("", elem_id=ids.of("checkpoint"))
         report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
         build_runs(ids)
@@ -74,6 +81,10 @@ def build_panel(is_img2img: bool) -> Panel:
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
         refresh = gr.Button("Refresh report", elem_id=ids.of("refresh"), elem_classes="fk-hidden")
         live = gr.Button("Live report", elem_id=ids.of("live"), elem_classes="fk-hidden")
+    for name in PANEL_FIELDS:
+        # Forge writes every control's first value into ui-config.json and from then on begins with that copy: what
+        # is chosen in Settings → Flux Kontext would never be seen. So these have their default there alone.
+        controls[name].do_not_save_to_config = True
     return Panel(
         ids=ids,
         controls=controls,
@@ -124,25 +135,25 @@ def _slot(
             )
 
 
-def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None:
+def _sizing(ids: ElementIds, controls: dict[str, Any], start: Mapping[str, Any], is_img2img: bool) -> None:
     with gr.Row():
         controls["sizing"] = gr.Dropdown(
             list(SIZINGS),
-            value=_default("sizing"),
+            value=start["sizing"],
             label="Reference size",
             info="BFL recommended and output crop to the shape; fit inside pads; no change keeps every pixel",
             elem_id=ids.of("sizing"),
             scale=2,
         )
         controls["half_size"] = gr.Checkbox(
-            _default("half_size"),
+            start["half_size"],
             label="Half size",
             info="A quarter of the tokens: much faster, less detail",
             elem_id=ids.of("half_size"),
             elem_classes="fk-check",
         )
     controls["hires_references"] = gr.Checkbox(
-        _default("hires_references"),
+        _default("hires_references") if is_img2img else start["hires_references"],  # img2img has no such pass
         label="References in the hires pass too",
         info="Off: the second pass of hires fix costs what it costs without references",
         elem_id=ids.of("hires_references"),
@@ -151,12 +162,12 @@ def _sizing(ids: ElementIds, controls: dict[str, Any], is_img2img: bool) -> None
     )
 
 
-def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
+def _cache(ids: ElementIds, controls: dict[str, Any], start: Mapping[str, Any]) -> dict[str, gr.Button]:
     with gr.Group(elem_classes="fk-cache"):
-        presets = _presets(ids)
+        presets = _presets(ids, preset_of(start))
         with gr.Row():
             controls["cache"] = gr.Checkbox(
-                _default("cache"),
+                start["cache"],
                 label="First Block Cache",
                 info="Reuse a step when its first block says that little has changed",
                 elem_id=ids.of("cache"),
@@ -166,7 +177,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 0.0,
                 1.0,
                 step=0.01,
-                value=_default("cache_threshold"),
+                value=start["cache_threshold"],
                 label="Threshold",
                 info="How much may change: 0 never reuses, 0.05–0.10 careful, 0.14 balanced, over 0.2 visible",
                 elem_id=ids.of("threshold"),
@@ -177,7 +188,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 1,
                 20,
                 step=1,
-                value=_default("cache_warmup_steps"),
+                value=start["cache_warmup_steps"],
                 label="Warm-up steps",
                 info="Always computed; they decide the composition",
                 elem_id=ids.of("warmup"),
@@ -186,13 +197,13 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 0,
                 20,
                 step=1,
-                value=_default("cache_max_consecutive"),
+                value=start["cache_max_consecutive"],
                 label="Longest run of reused steps",
                 info="0: no limit",
                 elem_id=ids.of("max_consecutive"),
             )
             controls["cache_compute_last"] = gr.Checkbox(
-                _default("cache_compute_last"),
+                start["cache_compute_last"],
                 label="Compute the last step",
                 info="Finest detail, one more computed step",
                 elem_id=ids.of("compute_last"),
@@ -200,7 +211,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
             )
         with gr.Row():
             controls["cache_forecast"] = gr.Checkbox(
-                _default("cache_forecast"),
+                start["cache_forecast"],
                 label="Forecast",
                 info="Follow the trend of the last two computed steps instead of repeating the last",
                 elem_id=ids.of("forecast"),
@@ -218,7 +229,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
                 0,
                 20,
                 step=1,
-                value=_default("reference_refresh"),
+                value=start["reference_refresh"],
                 label="Reuse references: refresh every … steps",
                 info="0: off. 1: they run in every computed step. 2–4: not in all of those either",
                 elem_id=ids.of("reference_refresh"),
@@ -226,9 +237,8 @@ def _cache(ids: ElementIds, controls: dict[str, Any]) -> dict[str, gr.Button]:
     return presets
 
 
-def _presets(ids: ElementIds) -> dict[str, gr.Button]:
+def _presets(ids: ElementIds, at_start: str) -> dict[str, gr.Button]:
     """Buttons rather than a radio: gradio's reports a value that the page itself set as if a hand had."""
-    at_start = preset_of({name: _default(name) for name in PRESET_FIELDS})
     with gr.Row(elem_classes="fk-toolbar"):
         gr.HTML('<span class="fk-facts">Speed</span>')
         return {

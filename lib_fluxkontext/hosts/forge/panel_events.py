@@ -14,6 +14,7 @@ from lib_fluxkontext.hosts.forge.checkpoint_line import checkpoint_line
 from lib_fluxkontext.hosts.forge.panel import Panel, preset_variant
 from lib_fluxkontext.hosts.forge.recommended import FORGE_FIELDS, recommended
 from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts, tokens_of
+from lib_fluxkontext.references.decode import WHITE
 from lib_fluxkontext.report.html import live_html, report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
@@ -177,7 +178,8 @@ def _expected(params: dict[str, Any]) -> str | None:
     # A picture made without Kontext says nothing about references; leave what stands there.
     if infotext.LABELS["enabled"] not in params:
         return None
-    return json.dumps(infotext.expected_images(params))
+    background = params.get(infotext.BACKGROUND, WHITE)
+    return json.dumps({**infotext.expected_images(params), "background": background})
 
 
 def _facts_function(name: str) -> Any:

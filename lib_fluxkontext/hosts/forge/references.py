@@ -13,6 +13,7 @@ from backend import memory_management
 from PIL import Image
 from torch import Tensor
 
+from lib_fluxkontext.hosts.forge import options
 from lib_fluxkontext.references.decode import Reference
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_store import LatentStore, Makeshift
@@ -35,6 +36,7 @@ class ReferenceEncoder:
             references: one or more.
             plans: a plan for each.
         """
+        self.store.resize(options.current().store_mib * 2**20)
         model = vae.first_stage_model
         if self._vae is None or self._vae() is not model:
             self.store.clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from lib_fluxkontext.hosts.forge import options
 from lib_fluxkontext.report.generation import GenerationReport
 from lib_fluxkontext.runs.log import LogError, RunLog
 from lib_fluxkontext.runs.row import Run, cache_in_words, costs_of
@@ -26,12 +27,14 @@ def run_log() -> RunLog:
     """The log in Forge's data folder."""
     from modules import paths
 
-    return RunLog(Path(paths.data_path) / "flux-kontext" / "runs.sqlite")
+    return RunLog(Path(paths.data_path) / "flux-kontext" / "runs.sqlite", options.current().log_limit)
 
 
 def record(p: Any, processed: Any, settings: KontextSettings, report: GenerationReport) -> str | None:
-    """Add this generation; returns what went wrong, in one line, or None. Never raises."""
+    """Add this generation unless the log is off; returns what went wrong, in one line, or None. Never raises."""
     try:
+        if not options.current().log:
+            return None
         run_log().add(_run(p, processed, settings, report))
     except LogError as error:
         return str(error)
@@ -60,6 +63,7 @@ def _run(p: Any, processed: Any, settings: KontextSettings, report: GenerationRe
         reference_refresh=settings.reference_refresh,
         settings=json.dumps(settings.model_dump(exclude=set(IMAGE_FIELDS))),
         thumbnail=_thumbnail(processed),
+        prompt=str(prompts[0]) if options.current().log_prompt else "",
         **costs_of(report),
     )
 

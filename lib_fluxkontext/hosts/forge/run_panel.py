@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_fluxkontext.hosts.forge import options
 from lib_fluxkontext.hosts.forge.element_ids import ElementIds
 from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.hosts.forge.run_log import run_log
@@ -16,6 +17,7 @@ from lib_fluxkontext.runs.log import LogError
 from lib_fluxkontext.runs.row import Run
 from lib_fluxkontext.runs.table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
 
+OFF = "The run log is off (Settings, Flux Kontext): no runs are added."
 SHOWN = 50
 """Rows on the page, however many the log has."""
 
@@ -59,7 +61,10 @@ def _show(sort: str) -> list[Any]:
     labels = [
         (f"{number} · {run.checkpoint} · {run.cache} · {run.sampling_seconds:.1f} s", number) for number, run in runs
     ]
-    return [as_html(runs, log.count()), gr.update(choices=labels)]
+    table = as_html(runs, log.count())
+    if not options.current().log:
+        table = line(OFF, "fk-warning") + (table if runs else "")
+    return [table, gr.update(choices=labels)]
 
 
 def _label(number: int, run: Run) -> str:
@@ -78,7 +83,7 @@ def _clear(sort: str) -> list[Any]:
 def _export(suffix: str, write: Callable[[Any], str]) -> Any:
     try:
         log = run_log()
-        text = write(log.latest(log.limit))
+        text = write(log.latest(log.count()))
     except LogError as error:
         raise gr.Error(str(error)) from None
     path = Path(tempfile.mkdtemp(prefix="flux-kontext-")) / f"flux-kontext-runs.{suffix}"

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge import options
 from lib_fluxkontext.hosts.forge.image_source import open_source
 from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.infotext import image_to_infotext
-from lib_fluxkontext.references.decode import decode_reference
+from lib_fluxkontext.references.decode import WHITE, colour, decode_reference
 from lib_fluxkontext.references.sizing import SizePlan, nearest_bfl_size, plan_size
 from lib_fluxkontext.settings import Sizing
 
@@ -65,16 +66,17 @@ def missing_images(expected: str, images: dict[str, Any]) -> str:
     """Which of a pasted infotext's references are not in their slots, as HTML; empty where none is missing.
 
     Args:
-        expected: JSON of setting name → ``"digest W×H"``, or an empty text.
+        expected: JSON of setting name → ``"digest W×H"``, and of ``"background"``; or an empty text.
         images: setting name → what its slot holds.
     """
     try:
         wanted = json.loads(expected or "{}")
+        background = colour(wanted.pop("background", WHITE))
     except ValueError:
         return ""
     lines = []
     for name, mark in wanted.items():
-        if _mark_of(images.get(name), name) != mark:
+        if _mark_of(images.get(name), name, background) != mark:
             digest, _, size = str(mark).partition(" ")
             what = (
                 f"Reference {name[-1:]} of the pasted parameters is missing: a {size} picture, content hash {digest}."
@@ -83,11 +85,11 @@ def missing_images(expected: str, images: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def _mark_of(image: Any, name: str) -> str | None:
+def _mark_of(image: Any, name: str, background: str) -> str | None:
     if image is None:
         return None
     try:
-        return image_to_infotext(decode_reference(open_source(image, name), name))
+        return image_to_infotext(decode_reference(open_source(image, name), name, background))
     except KontextError:
         return None
 
@@ -104,7 +106,9 @@ def _crop_line(plan: SizePlan) -> str:
         text = f"Crop removes {share:.0%}: {', '.join(sides)}" if share >= 0.005 else f"Crop removes {', '.join(sides)}"
         return line(text, "fk-warning" if share > 0.1 else "")
     if plan.target != plan.resized:
-        return line(f"Nothing cropped; padded with white around {plan.resized[0]}×{plan.resized[1]}")
+        background = options.current().background
+        padding = "white" if background == WHITE else background
+        return line(f"Nothing cropped; padded with {padding} around {plan.resized[0]}×{plan.resized[1]}")
     return line("Nothing cropped")
 
 

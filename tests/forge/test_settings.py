@@ -1,0 +1,235 @@
+"""Settings → Flux Kontext: in effect at once and for one request alone, and on a real Forge's settings page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib_fluxkontext.cache.presets import PRESETS
+from lib_fluxkontext.hosts.forge.options import PREFIX, Options
+from lib_fluxkontext.infotext import image_to_infotext
+from lib_fluxkontext.references.decode import decode_reference
+from lib_fluxkontext.runs.log import RunLog
+from lib_fluxkontext.runs.row import Run
+from tests.forge.browser import ForgePage, browser_path, open_browser
+from tests.forge.photos import cat, cat_base64
+from tests.forge.requests import TITLE, kontext, made, pixels, report
+from tests.forge.server import ForgeServer, encode_image
+
+DEFAULTS = {PREFIX + name: value for name, value in Options().model_dump().items()}
+ON = {"enabled": True, "cache": False}
+RED = {f"{PREFIX}background": "#ff0000"}
+
+
+@pytest.fixture
+def choose(forge: ForgeServer) -> Iterator[Callable[..., None]]:
+    """Sets options by their names without the prefix; afterwards all have their defaults."""
+
+    def set_options(**values: Any) -> None:
+        assert forge.post("/sdapi/v1/options", {PREFIX + name: value for name, value in values.items()})[0] == 200
+
+    yield set_options
+    assert forge.post("/sdapi/v1/options", DEFAULTS)[0] == 200
+
+
+def runs(server: ForgeServer) -> list[Run]:
+    """What is in the log, newest first."""
+    return [run for _, run in RunLog(server.data / "flux-kontext" / "runs.sqlite").latest()]
+
+
+def test_the_log_goes_off_and_on_is_bounded_and_stores_the_prompt_when_asked(
+    forge: ForgeServer, choose: Callable[..., None]
+) -> None:
+    made(forge, ON, steps=1, seed=1)
+    assert (runs(forge)[0].seed, runs(forge)[0].prompt) == (1, "")
+    made(forge, ON, steps=1, seed=2, override_settings={f"{PREFIX}log": False})
+    assert runs(forge)[0].seed == 1
+    choose(log=False)
+    made(forge, ON, steps=1, seed=3)
+    assert runs(forge)[0].seed == 1
+    choose(log=True, log_prompt=True, log_limit=2)
+    made(forge, ON, steps=1, seed=4, prompt="a cat on a mat")
+    made(forge, ON, steps=1, seed=5, override_settings={f"{PREFIX}log_prompt": False})
+    assert [(run.seed, run.prompt) for run in runs(forge)] == [(5, ""), (4, "a cat on a mat")]
+
+
+def test_options_that_a_hand_spoiled_cost_no_generation(forge: ForgeServer, choose: Callable[..., None]) -> None:
+    before = pixels(made(forge, {**ON, "image2": cat_base64(), "sizing": "to output"}, steps=1))
+    choose(log="perhaps", log_limit=-1, log_prompt=7, store_mib="lots", background="blurple", panel_speed=["Fast"])
+    again = made(forge, {**ON, "image2": cat_base64(), "sizing": "to output"}, steps=1, seed=1)
+    assert np.array_equal(before, pixels(again))
+    assert report(again)["notes"] == []
+    assert report(again)["passes"][0]["references_kept"] == 1
+
+
+def cut_out() -> Image.Image:
+    """The cat, its left half transparent."""
+    image = cat().convert("RGBA")
+    image.paste((0, 0, 255, 0), (0, 0, image.width // 2, image.height))
+    return image
+
+
+def on_red() -> Image.Image:
+    """The cut-out cat, flattened by hand."""
+    red = Image.new("RGBA", cut_out().size, (255, 0, 0, 255))
+    return Image.alpha_composite(red, cut_out()).convert("RGB")
+
+
+def test_the_background_of_a_request_and_of_all(forge: ForgeServer, choose: Callable[..., None]) -> None:
+    settings = {**ON, "image1": encode_image(cut_out()), "sizing": "fit inside output"}
+    by_hand = {**settings, "image1": encode_image(on_red())}
+    asked = made(forge, settings, steps=2, override_settings=RED)
+    assert np.array_equal(pixels(asked), pixels(made(forge, by_hand, steps=2, override_settings=RED)))
+    assert "Kontext background: #ff0000" in asked.infotext
+    on_white = made(forge, settings, steps=2)
+    assert "Kontext background" not in on_white.infotext
+    assert report(on_white)["passes"][0]["references_kept"] == 0
+    with_white_padding = pixels(made(forge, by_hand, steps=2))
+    assert not np.array_equal(pixels(asked), with_white_padding)
+    assert not np.array_equal(pixels(on_white), with_white_padding)
+    # Forge's API takes the setting from the infotext, as its page does.
+    images = {TITLE: {"args": [True, settings["image1"]]}}
+    pasted = forge.txt2img(infotext=asked.infotext, styles=[], steps=2, alwayson_scripts=images)
+    assert np.array_equal(pixels(pasted), pixels(asked))
+    choose(background="#F00")
+    for_all = made(forge, settings, steps=2)
+    assert np.array_equal(pixels(for_all), pixels(asked))
+    assert report(for_all)["passes"][0]["references_kept"] == 1
+    refused = forge.txt2img(**kontext(settings), override_settings={f"{PREFIX}background": "blurple"})
+    assert refused.status == 422
+    assert refused.reply["detail"].startswith(f'{PREFIX}background: got the text "blurple"')
+
+
+def test_the_store_of_references_can_be_turned_off(forge: ForgeServer, choose: Callable[..., None]) -> None:
+    settings = {**ON, "image2": cat_base64(), "sizing": "to output", "half_size": True}
+
+    def kept() -> int:
+        return report(made(forge, settings, steps=1))["passes"][0]["references_kept"]
+
+    kept()
+    assert kept() == 1
+    choose(store_mib=0)
+    assert [kept(), kept()] == [0, 0]
+    choose(store_mib=1)
+    assert [kept(), kept()] == [0, 1]
+
+
+STALE = {
+    "customscript/flux_kontext.py/txt2img/Threshold/value": 0.5,
+    "customscript/flux_kontext.py/txt2img/Reference size/value": "to output",
+}
+"""As Forge would write them, did the panel not keep these two out of ``ui-config.json``."""
+
+
+@pytest.fixture
+def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
+    """A fresh page; afterwards all options have their defaults."""
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    with open_browser(1400, 1100) as opened:
+        opened.open(forge_page.url)
+        yield opened
+        assert opened.errors == []
+        forge_page.post("/sdapi/v1/options", DEFAULTS)
+
+
+@pytest.fixture
+def ui_config(page: ForgePage, forge_page: ForgeServer) -> Iterator[Path]:
+    """``ui-config.json``, to be changed; afterwards it and the panel are as they were."""
+    path = forge_page.data / "ui-config.json"
+    before = path.read_text(encoding="utf-8")
+    yield path
+    path.write_text(before, encoding="utf-8")
+    forge_page.post("/sdapi/v1/options", DEFAULTS)
+    reload_ui(page, forge_page)
+
+
+def reload_ui(page: ForgePage, server: ForgeServer) -> None:
+    """Press "Reload UI" and wait for the new page."""
+    starts = server.log_text().count("Startup time:")
+    page.open_tab("Settings")
+    page.click("settings_restart_gradio")
+    deadline = time.monotonic() + 120
+    while server.log_text().count("Startup time:") == starts:
+        assert time.monotonic() < deadline, server.log_text()[-2000:]
+        page.page.wait_for_timeout(200)
+    page.open(server.url)
+
+
+def setting(page: ForgePage, name: str) -> Any:
+    """A field of the section."""
+    return page.element(f"setting_{PREFIX}{name}")
+
+
+def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_in_the_api(
+    page: ForgePage, forge_page: ForgeServer, ui_config: Path
+) -> None:
+    config = json.loads(ui_config.read_text(encoding="utf-8"))
+    assert "customscript/flux_kontext.py/txt2img/Mute/value" in config
+    assert not STALE.keys() & config.keys()
+    ui_config.write_text(json.dumps(config | STALE), encoding="utf-8")
+    page.open_tab("Settings")
+    page.page.locator("#settings > .tab-nav > button", has_text=TITLE).click()
+    for name in Options.model_fields:
+        assert setting(page, name).is_visible(), name
+        assert ("requires Reload UI" in setting(page, name).inner_text()) == name.startswith("panel_"), name
+    setting(page, "panel_sizing").get_by_label("no change").check()
+    setting(page, "panel_half_size").locator("input").check()
+    setting(page, "panel_speed").get_by_label("Fast").check()
+    setting(page, "panel_hires_references").locator("input").uncheck()
+    setting(page, "log").locator("input").uncheck()
+    page.click("settings_submit")
+    page.element("settings_result").get_by_text("flux_kontext_panel_sizing").wait_for(timeout=15000)
+    reload_ui(page, forge_page)
+    page.open_accordion("txt2img_flux_kontext")
+
+    def control(name: str) -> Any:
+        return page.element(f"txt2img_flux_kontext_{name}").locator("input").first
+
+    assert control("sizing").input_value() == "no change"
+    assert control("threshold").input_value() == str(PRESETS["Fast"]["cache_threshold"])
+    assert control("reference_refresh").input_value() == str(PRESETS["Fast"]["reference_refresh"])
+    assert control("half_size").is_checked()
+    assert not control("hires_references").is_checked()
+    assert "primary" in (page.element("txt2img_flux_kontext_preset_fast").get_attribute("class") or "").split()
+    page.open_accordion("txt2img_flux_kontext_runs")
+    page.click("txt2img_flux_kontext_runs_show")
+    page.element("txt2img_flux_kontext_runs_table").get_by_text("The run log is off").wait_for(timeout=15000)
+    through_api = forge_page.txt2img(**kontext(True), steps=1).info["extra_generation_params"]
+    assert through_api["Kontext sizing"] == "to BFL recommended"
+    assert (through_api["Kontext half size"], through_api["Kontext cache threshold"]) == ("False", "0.14")
+    assert "Kontext reference refresh" not in through_api
+    _, scripts = forge_page.get("/sdapi/v1/script-info")
+    for script in [script for script in scripts if script["name"] == TITLE.lower()]:
+        assert [script["args"][index]["value"] for index in (3, 4, 6, 13, 14)] == [
+            "to BFL recommended", False, 0.14, True, 0,
+        ]  # fmt: skip
+
+
+def test_pasted_parameters_bring_back_the_white_that_infotext_leaves_out(
+    page: ForgePage, forge_page: ForgeServer, tmp_path: Path
+) -> None:
+    forge_page.post("/sdapi/v1/options", {f"{PREFIX}background": "#000000"})
+    cut_out().save(tmp_path / "cat.png")
+    mark = image_to_infotext(decode_reference(cut_out(), "image1"))
+    infotext = (
+        "a cat\nSteps: 1, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 5, Size: 256x256, "
+        f"Kontext: True, Kontext half size: True, Kontext image 1: {mark}"
+    )
+    page.element("txt2img_prompt").locator("textarea").fill(infotext)
+    page.page.locator("#txt2img_tools #paste").click()
+    missing = page.element("txt2img_flux_kontext_missing").get_by_text("is missing")
+    missing.wait_for(timeout=15000)
+    page.element("txt2img_override_settings").get_by_text("Kontext background: #ffffff").wait_for(timeout=15000)
+    page.drop_image("txt2img_flux_kontext_image1", tmp_path / "cat.png")
+    missing.wait_for(state="detached", timeout=15000)
+    page.generate()
+    assert f"Kontext image 1: {mark}" in page.infotext()
+    assert "Kontext background" not in page.infotext()
