@@ -1,4 +1,4 @@
-"""One door: ``python dev.py demo``, ``test``, ``bench``. Needs Python 3.10 or newer with pip, nothing else.
+"""One door: ``python dev.py demo``, ``test``, ``bench``, ``pictures``. Needs Python 3.10 or newer with pip.
 
 Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
 """
@@ -28,6 +28,7 @@ def main() -> int:
     commands.add_parser("lint", help="style checks alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
+    commands.add_parser("pictures", help="renew the README's pictures of the panel; needs Forge and Chromium")
     options, rest = parser.parse_known_args()
     if rest and options.command not in ("test", "bench"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -41,6 +42,8 @@ def main() -> int:
             return run("-m", "benchmarks.demo")
         case "bench":
             return run("-m", "benchmarks.frontier", *rest)
+        case "pictures":
+            return run("-m", "tests.forge.panel_pictures")
     return lint() or run("-m", "pytest", *rest)
 
 

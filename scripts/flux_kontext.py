@@ -8,7 +8,7 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge import generation, options, panel, panel_events, recommended, xyz_axes
+from lib_fluxkontext.hosts.forge import gallery, generation, options, panel, panel_events, recommended, xyz_axes
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
 
 
@@ -21,6 +21,7 @@ class FluxKontextScript(scripts.Script):
         super().__init__()
         self._forge_controls: dict[str, tuple[Any, Any]] = {}
         self._panel: tuple[panel.Panel, Any] | None = None
+        self._gallery: Any = None
 
     def title(self) -> str:
         return TITLE
@@ -53,6 +54,10 @@ class FluxKontextScript(scripts.Script):
         if name in recommended.FORGE_FIELDS:
             self._forge_controls[name] = (component, gr.context.Context.root_block)
             self._connect()
+        elif name == "gallery":
+            self._gallery = component
+        elif name == gallery.LAST_SEND_TO_BUTTON and self._panel is not None:
+            gallery.add_buttons(self._panel[0], self._gallery)
 
     def _connect(self) -> None:
         """Once panel and Forge's own controls stand in the same page; Forge's API builds panels that have no page."""
@@ -65,6 +70,11 @@ class FluxKontextScript(scripts.Script):
         panel_events.connect_sizes(built, forge["width"], forge["height"])
         panel_events.connect_checkpoint(built, forge["width"], forge["height"])
         panel_events.connect_recommended(built, forge)
+
+    def connect_img2img(self) -> None:
+        """Connect what leads from this tab to img2img's; the page is built but for its footer."""
+        if self._panel is not None and self._gallery is not None:
+            gallery.connect_img2img(self._panel[0], self._gallery)
 
     def before_process(self, p: Any, *args: Any) -> None:
         generation.prepare(p, args)
@@ -82,6 +92,16 @@ class FluxKontextScript(scripts.Script):
         generation.finish(p, processed)
 
 
+def connect_tabs(component: Any, **kwargs: Any) -> None:
+    """Only at the page's footer are both tabs there and can events still be added."""
+    if kwargs.get("elem_id") == "footer":
+        for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
+            for script in runner.alwayson_scripts:
+                if isinstance(script, FluxKontextScript):
+                    script.connect_img2img()
+
+
+script_callbacks.on_after_component(connect_tabs)
 xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
 script_callbacks.on_before_ui(xyz_axes.add_axes)
 script_callbacks.on_ui_settings(options.add_options)

@@ -66,7 +66,7 @@ def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
         of_card = f"{text.gigabytes(memory.in_use or memory.reserved)} of {text.gigabytes(memory.total)} on the card"
         parts.append(f"{text.gigabytes(memory.process)} process memory" if memory.device is None else of_card)
     chart = _chart(one, chart_id) if done else ""
-    line = f'<p class="fk-facts" role="status">{escape(" · ".join(parts))}</p>'
+    line = f'<p class="fk-facts">{escape(" · ".join(parts))}</p>'
     return f'{_style()}<div class="fk-report fk-live">{line}{chart}{_legend(report)}{_notes(report)}</div>'
 
 
@@ -115,7 +115,7 @@ def _chart(one: PassReport, chart_id: str) -> str:
     pitch = BAR_PITCH if lettered else max(3.0, BAR_PITCH * MAX_PITCHED / len(steps))
     width = pitch * len(steps)
     bars = "".join(_bar(step, place * pitch, pitch, slowest, chart_id, lettered) for place, step in enumerate(steps))
-    label = f"Seconds of {len(steps)} steps, slowest {text.seconds(slowest)}"
+    label = f"Chart of {len(steps)} steps: {text.counts(steps)}; slowest {text.seconds(slowest)}"
     height = CHART_HEIGHT + (28 if lettered else 4)
     return (
         f'<div class="fk-chart"><span class="fk-scale">{text.seconds(slowest)}</span>'
@@ -137,8 +137,8 @@ def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str
     if lettered:
         middle = x + pitch / 2
         letter = (
-            f'<text x="{middle:g}" y="{CHART_HEIGHT + 12}">{_LETTER[step.kind]}</text>'
-            f'<text x="{middle:g}" y="{CHART_HEIGHT + 25}" class="fk-index">{step.index + 1}</text>'
+            f'<text x="{middle:g}" y="{CHART_HEIGHT + 12}" aria-hidden="true">{_LETTER[step.kind]}</text>'
+            f'<text x="{middle:g}" y="{CHART_HEIGHT + 25}" class="fk-index" aria-hidden="true">{step.index + 1}</text>'
         )
     return (
         f"<g><title>{escape(hint)}</title>"
@@ -175,27 +175,23 @@ def _legend(report: GenerationReport) -> str:
 
 
 def _notes(report: GenerationReport) -> str:
-    notes = [*report.notes, *(note for one in report.passes for note in one.notes)]
-    if report.memory is not None and report.memory.spill_suspected:
-        notes.append(
-            "The card was full: its driver may have moved memory to shared RAM, which makes steps many times slower "
-            "(inferred, not measured). Lower GPU Weights, tick half size, or use a smaller checkpoint."
-        )
-    return "".join(f'<p class="fk-note">{escape(note)}</p>' for note in dict.fromkeys(notes))
+    return "".join(f'<p class="fk-note">{escape(note)}</p>' for note in text.notes(report))
 
 
 def _table(report: GenerationReport) -> str:
     rows = "".join(
-        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><td>{step.index + 1}</td>"
+        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><th scope='row'>{step.index + 1}</th>"
         f"<td>{text.KINDS[step.kind]}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
         f"<td>{'–' if step.distance is None else f'{step.distance:.4f}'}</td><td>{step.calls}</td></tr>"
         for one in report.passes
         for step in one.steps
     )
-    head = "<th>Pass</th><th>Step</th><th></th><th>Time</th><th>Sigma</th><th>Change</th><th>Calls</th>"
+    names = ("Pass", "Step", "Kind", "Time", "Sigma", "Change", "Calls")
+    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
     return (
         "<details><summary>All steps as a table</summary>"
-        f'<div class="fk-scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+        '<div class="fk-scroll" role="region" aria-label="All steps" tabindex="0">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 

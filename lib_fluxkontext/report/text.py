@@ -1,9 +1,12 @@
-"""The report in a few words: for infotext, console and table cells."""
+"""The report in a few words: for infotext, console, table cells, and to be read aloud."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from lib_fluxkontext.meters.memory import MemoryUse
-from lib_fluxkontext.report.generation import GenerationReport
+from lib_fluxkontext.report.generation import GenerationReport, StepRecord
 
 
 def seconds(value: float | None) -> str:
@@ -55,3 +58,43 @@ def memory_peak(memory: MemoryUse) -> str:
         return f"no CUDA; process {gigabytes(memory.process)}"
     text = f"{gigabytes(memory.allocated)} allocated; {gigabytes(memory.reserved)} reserved"
     return text + ("; spill suspected" if memory.spill_suspected else "")
+
+
+def counts(steps: Sequence[StepRecord]) -> str:
+    """``"3 computed, 9 reused"``."""
+    found = Counter(step.kind for step in steps)
+    return ", ".join(f"{found[kind]} {word}" for kind, word in KINDS.items() if found[kind])
+
+
+def notes(report: GenerationReport) -> list[str]:
+    """What the user should know, each thing once."""
+    found = [*report.notes, *(note for one in report.passes for note in one.notes)]
+    if report.memory is not None and report.memory.spill_suspected:
+        found.append(
+            "The card was full: its driver may have moved memory to shared RAM, which makes steps many times slower "
+            "(inferred, not measured). Lower GPU Weights, tick half size, or use a smaller checkpoint."
+        )
+    return list(dict.fromkeys(found))
+
+
+def summary(report: GenerationReport) -> str:
+    """The report in one line, to be read aloud when a generation is over."""
+    if not report.steps:
+        return " ".join(["No step finished.", *notes(report)])
+    steps = f"{len(report.steps)} step" + ("" if len(report.steps) == 1 else "s")
+    line = f"{steps} in {seconds(report.sampling_seconds)}: {counts(report.steps)}"
+    if report.speed_up is not None and report.speed_up >= 1.05:
+        line += f"; {report.speed_up:.1f} times as fast as computing all"
+    return " ".join([f"{line}.", *notes(report)])
+
+
+def progress(report: GenerationReport, steps: int) -> str:
+    """How far a generation is, to be read aloud: changes at each quarter alone, so as not to chatter.
+
+    Args:
+        report: of the pass that runs.
+        steps: how many it will have.
+    """
+    one = report.passes[-1]
+    quarter = min(4 * len(one.steps) // max(1, steps), 4)
+    return f"{one.label}: {25 * quarter}% of {steps} steps"

@@ -78,15 +78,15 @@ def as_html(runs: Runs, total: int) -> str:
     if not runs:
         return '<p class="fk-facts fk-muted">No runs yet: every generation with Flux Kontext adds one.</p>'
     shown = _shown(runs)
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("Run", "", *shown))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("Run", "Picture", *shown))
     rows = "".join(
-        f"<tr><td>{number}</td><td>{_thumbnail(run)}</td>"
+        f'<tr><th scope="row">{number}</th><td>{_thumbnail(number, run)}</td>'
         + "".join(_cell(name, cell(run)) for name, cell in shown.items())
         + "</tr>"
         for number, run in runs
     )
     more = f'<p class="fk-facts fk-muted">{len(runs)} of {total:,} runs</p>' if total > len(runs) else ""
-    return f'<div class="fk-runs"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+    return _scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>") + more
 
 
 def side_by_side(runs: Runs) -> str:
@@ -94,18 +94,23 @@ def side_by_side(runs: Runs) -> str:
     if len(runs) < 2:
         return '<p class="fk-facts fk-muted">Choose two or more runs.</p>'
     first = runs[0][1]
-    head = "".join(f"<th>Run {number}<br>{_thumbnail(run)}</th>" for number, run in runs)
+    head = "".join(f'<th scope="col">Run {number}<br>{_thumbnail(number, run)}</th>' for number, run in runs)
     rows = []
     for name, cell in _shown(runs).items():
         cells = [cell(run) for _, run in runs]
-        css = ' class="fk-differs"' if len(set(cells)) > 1 else ""
-        rows.append(f"<tr{css}><th>{escape(name)}</th>{''.join(_cell(name, one) for one in cells)}</tr>")
+        differs = len(set(cells)) > 1
+        css, sign = (' class="fk-differs"', " ≠") if differs else ("", "")
+        heading = f'<th scope="row">{escape(name)}{sign}</th>'
+        rows.append(f"<tr{css}>{heading}{''.join(_cell(name, one) for one in cells)}</tr>")
     ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
-    rows.append(f"<tr><th>Faster than the first</th>{ratios}</tr>")
+    rows.append(f'<tr><th scope="row">Faster than the first</th>{ratios}</tr>')
     bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
-    rows.append(f"<tr><th>Sampling</th>{bars}</tr>")
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="fk-runs">{table}</div>'
+    rows.append(f'<tr aria-hidden="true"><th>Sampling</th>{bars}</tr>')  # a row above says it in words
+    return _scrolling(f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+
+
+def _scrolling(table: str) -> str:
+    return f'<div class="fk-runs" role="region" aria-label="Runs" tabindex="0">{table}</div>'
 
 
 def _with_prompt(runs: Runs) -> bool:
@@ -131,8 +136,8 @@ def _bar(run: Run, longest: float) -> str:
     return f'<div class="fk-run-bar" style="width:{width:.1f}%" title="{text.seconds(run.sampling_seconds)}"></div>'
 
 
-def _thumbnail(run: Run) -> str:
+def _thumbnail(number: int, run: Run) -> str:
     if not run.thumbnail:
         return ""
     data = base64.b64encode(run.thumbnail).decode("ascii")
-    return f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="Picture of run {number}" loading="lazy" src="data:image/jpeg;base64,{data}">'

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
@@ -43,6 +45,15 @@ SETTLED = """() => {
 """True when no input of the page changed for a while."""
 
 
+@dataclass(frozen=True)
+class AccessibleNode:
+    """What assistive technology is told of an element."""
+
+    role: str
+    name: str
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
 def browser_path() -> str | None:
     """An installed Chromium, if there is one."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -68,6 +79,26 @@ class ForgePage:
     def element(self, elem_id: str) -> Locator:
         """The component with this ``elem_id``."""
         return self.page.locator(f'[id="{elem_id}"]')
+
+    def accessible(self, elem_id: str) -> list[AccessibleNode]:
+        """Everything in the browser's accessibility tree at and below a component, in reading order."""
+        session = self.page.context.new_cdp_session(self.page)
+        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+        document = session.send("DOM.getDocument")["root"]["nodeId"]
+        found = session.send("DOM.querySelector", {"nodeId": document, "selector": f'[id="{elem_id}"]'})
+        top = session.send("DOM.describeNode", {"nodeId": found["nodeId"]})["node"]["backendNodeId"]
+        session.detach()
+        by_id = {node["nodeId"]: node for node in nodes}
+        waiting = [next(node for node in nodes if node.get("backendDOMNodeId") == top)]
+        tree = []
+        while waiting:
+            node = waiting.pop()
+            if not node["ignored"]:
+                properties = {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
+                name = node.get("name", {}).get("value", "")
+                tree.append(AccessibleNode(node["role"]["value"], name, properties))
+            waiting += [by_id[child] for child in reversed(node.get("childIds", [])) if child in by_id]
+        return tree
 
     def click(self, elem_id: str) -> None:
         """Click a component."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forge.browser import browser_path
+from tests.forge.browser import ForgePage, browser_path, open_browser
+from tests.forge.photos import cat, woman
 from tests.forge.server import ForgeServer, forge_available
 
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
@@ -51,6 +53,29 @@ def forge_page() -> Iterator[ForgeServer]:
     require_forge()
     with ForgeServer(env=HOOKS, nowebui=False) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The two photographs, and one too narrow to be a reference."""
+    folder = tmp_path_factory.mktemp("photos")
+    woman().save(folder / "woman.png")
+    cat().save(folder / "cat.jpg")
+    cat().resize((900, 40)).save(folder / "narrow.png")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
+    """A fresh page with the txt2img panel open."""
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    with open_browser(1400, 1600) as opened:
+        opened.open(forge_page.url)
+        opened.open_accordion("txt2img_flux_kontext")
+        opened.fill("txt2img_steps", 4)
+        yield opened
+        assert opened.errors == []
 
 
 CACHED = {"cache": True, "cache_threshold": 0.65}

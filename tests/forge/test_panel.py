@@ -5,42 +5,15 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from lib_fluxkontext.cache.presets import PRESETS
 from lib_fluxkontext.runs.log import RunLog
 from lib_fluxkontext.runs.row import COLUMNS
-from tests.forge.browser import ForgePage, browser_path, open_browser
-from tests.forge.photos import cat, woman
+from tests.forge.browser import ForgePage
 from tests.forge.server import ForgeServer
 
 PANEL = "flux_kontext"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The two photographs, a file that is none, and a narrow one."""
-    folder = tmp_path_factory.mktemp("photos")
-    woman().save(folder / "woman.png")
-    cat().save(folder / "cat.jpg")
-    cat().resize((900, 40)).save(folder / "narrow.png")
-    return {path.stem: path for path in folder.iterdir()}
-
-
-@pytest.fixture
-def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
-    """A fresh page with the txt2img panel open."""
-    if browser_path() is None:
-        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
-    with open_browser(1400, 1600) as opened:
-        opened.open(forge_page.url)
-        opened.open_accordion(f"txt2img_{PANEL}")
-        opened.fill("txt2img_steps", 4)
-        yield opened
-        assert opened.errors == []
 
 
 def facts(page: ForgePage, slot: int, contains: str, tab: str = "txt2img") -> str:

@@ -134,6 +134,33 @@ def test_a_running_generation_says_how_long_still() -> None:
     assert "10.00 GB of 12.00 GB on the card" in live_html(GenerationReport(one.passes, CARD), 20, "x")
 
 
+def test_what_is_read_aloud_is_short_and_changes_at_quarters_alone() -> None:
+    rows = [(step, 1.0 if step == 0 else 0.1, int(step > 0), 1) for step in range(10)]
+    said = [text.progress(report(*rows[:done]), 10) for done in range(11)]
+    assert said[0] == "Sampling: 0% of 10 steps"
+    assert said[-1] == "Sampling: 100% of 10 steps"
+    assert len(set(said)) == 5
+    one = report(*rows, seconds=2.0)
+    assert text.summary(one) == "10 steps in 2.00 s: 1 computed, 9 reused; 5.3 times as fast as computing all."
+    assert text.summary(report((0, 1.0, 0, 1), seconds=1.0)) == "1 step in 1.00 s: 1 computed."
+    spilled = GenerationReport((), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
+    assert text.summary(spilled).startswith("No step finished. The card was full")
+
+
+def test_what_the_user_should_know_is_read_aloud_too_and_once() -> None:
+    noted = PassReport("Sampling", calls((0, 1.0, 0, 1)), 1.0, notes=("It had no effect.",))
+    assert text.notes(GenerationReport((noted, noted), MEMORY)) == ["It had no effect."]
+    assert text.summary(GenerationReport((noted,), MEMORY)).endswith("It had no effect.")
+
+
+def test_the_chart_has_words_and_the_table_headings() -> None:
+    html = report_html(report((0, 1.0, 0, 1), (1, 0.1, 1, 1)), "x")
+    assert 'aria-label="Chart of 2 steps: 1 computed, 1 reused; slowest 1.00 s"' in html
+    assert "<th></th>" not in html
+    assert html.count("<th scope='row'>") == 2
+    assert 'role="status"' not in live_html(report((0, 1.0, 0, 1)), 4, "x")
+
+
 def test_a_step_on_kept_references_has_a_kind_and_a_median_of_its_own() -> None:
     calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
     one = GenerationReport((PassReport("Sampling", calls, 9.0),), MEMORY)

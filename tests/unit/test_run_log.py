@@ -305,6 +305,8 @@ def test_html_is_escaped_and_the_newest_are_shown(log: RunLog) -> None:
 def test_side_by_side_shows_ratios_and_marks_what_differs() -> None:
     html = side_by_side([(1, RUN), (2, run(sampling_seconds=25.0, cache="off"))])
     assert "2.00×" in html
+    assert html.count(" ≠</th>") == 2
+    assert 'alt="Picture of run 2"' in html
     assert html.count('class="fk-differs"') == 2
     assert "Choose two" in side_by_side([(1, RUN)])
 

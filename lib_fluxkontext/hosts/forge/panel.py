@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from modules.ui_components import InputAccordion, ToolButton
+from modules.ui_components import InputAccordion
 
 from lib_fluxkontext.cache.presets import PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
@@ -28,6 +28,7 @@ class Panel:
     use_size: dict[str, Any]
     swap: Any
     clear: Any
+    to_img2img: Any
     recommend: Any
     undo: Any
     presets: dict[str, gr.Button]
@@ -35,6 +36,7 @@ class Panel:
     missing: gr.HTML
     checkpoint: gr.HTML
     report: gr.HTML
+    spoken: gr.HTML
     refresh: gr.Button
     live: gr.Button
 
@@ -63,6 +65,13 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
         with gr.Row(elem_classes="fk-toolbar"):
             swap = gr.Button("⇄ Swap", elem_id=ids.of("swap"), size="sm", min_width=80)
             clear = gr.Button("✕ Clear both", elem_id=ids.of("clear"), size="sm", min_width=80)
+            to_img2img = gr.Button(
+                "Result → img2img",
+                elem_id=ids.of("to_img2img"),
+                size="sm",
+                min_width=120,
+                tooltip="Make the picture in the gallery img2img's init image; its prompt and settings stay.",
+            )
             recommend = gr.Button("Recommended settings", elem_id=ids.of("recommend"), size="sm", min_width=140)
             undo = gr.Button("Undo", elem_id=ids.of("undo"), size="sm", min_width=60, interactive=False)
         controls["init_image_as_reference"] = gr.Checkbox(
@@ -76,6 +85,7 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
         presets = _cache(ids, controls, start)
         checkpoint = gr.HTML("", elem_id=ids.of("checkpoint"))
         report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
+        spoken = gr.HTML("", elem_id=ids.of("spoken"), elem_classes="fk-spoken")
         build_runs(ids)
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
         expected = gr.Textbox("", elem_id=ids.of("expected"), elem_classes="fk-hidden", show_label=False)
@@ -92,6 +102,7 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
         use_size=use_size,
         swap=swap,
         clear=clear,
+        to_img2img=to_img2img,
         recommend=recommend,
         undo=undo,
         presets=presets,
@@ -99,6 +110,7 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
         missing=missing,
         checkpoint=checkpoint,
         report=report,
+        spoken=spoken,
         refresh=refresh,
         live=live,
     )
@@ -108,7 +120,7 @@ def _slot(
     ids: ElementIds, number: int, controls: dict[str, Any], facts: dict[str, gr.HTML], use_size: dict[str, Any]
 ) -> None:
     name = f"image{number}"
-    with gr.Column(min_width=200):
+    with gr.Column(min_width=200, elem_id=ids.of(f"slot{number}")):
         controls[name] = gr.Image(
             label=f"Reference {number}",
             elem_id=ids.of(name),
@@ -120,9 +132,10 @@ def _slot(
         )
         facts[name] = gr.HTML('<p class="fk-facts fk-muted">Empty</p>', elem_id=ids.of(f"facts{number}"))
         with gr.Row(elem_classes="fk-toolbar"):
-            use_size[name] = ToolButton(
+            use_size[name] = gr.Button(
                 "Use its size",
                 elem_id=ids.of(f"use_size{number}"),
+                size="sm",
                 tooltip="Set Width and Height from it",
             )
             controls[f"mute_{name}"] = gr.Checkbox(
@@ -239,7 +252,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any], start: Mapping[str, Any]) 
 
 def _presets(ids: ElementIds, at_start: str) -> dict[str, gr.Button]:
     """Buttons rather than a radio: gradio's reports a value that the page itself set as if a hand had."""
-    with gr.Row(elem_classes="fk-toolbar"):
+    with gr.Row(elem_id=ids.of("presets"), elem_classes="fk-toolbar fk-presets"):
         gr.HTML('<span class="fk-facts">Speed</span>')
         return {
             name: gr.Button(

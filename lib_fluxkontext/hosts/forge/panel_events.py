@@ -11,10 +11,12 @@ from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.presets import FIELDS, PRESETS, preset_of
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.checkpoint_line import checkpoint_line
+from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.hosts.forge.panel import Panel, preset_variant
 from lib_fluxkontext.hosts.forge.recommended import FORGE_FIELDS, recommended
 from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, slot_facts, tokens_of
 from lib_fluxkontext.references.decode import WHITE
+from lib_fluxkontext.report import text
 from lib_fluxkontext.report.html import live_html, report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
@@ -33,12 +35,9 @@ def connect(panel: Panel) -> None:
         show_progress="hidden",
     )
     panel.clear.click(lambda: (None, None), outputs=[first, second], show_progress="hidden")
-    panel.refresh.click(
-        lambda: report_html(latest.get(panel.ids.tab), panel.ids.accordion),
-        outputs=[panel.report],
-        show_progress="hidden",
-    )
-    panel.live.click(_live_function(panel), outputs=[panel.report], show_progress="hidden")
+    report = [panel.report, panel.spoken]
+    panel.refresh.click(_report_function(panel), outputs=report, show_progress="hidden")
+    panel.live.click(_live_function(panel), outputs=report, show_progress="hidden")
     _connect_presets(panel)
     for trigger in (first.change, second.change, panel.expected.change):
         trigger(
@@ -49,10 +48,20 @@ def connect(panel: Panel) -> None:
         )
 
 
+def _report_function(panel: Panel) -> Any:
+    def report() -> list[str]:
+        last = latest.get(panel.ids.tab)
+        return [report_html(last, panel.ids.accordion), "" if last is None else line(text.summary(last))]
+
+    return report
+
+
 def _live_function(panel: Panel) -> Any:
-    def live() -> Any:
+    def live() -> list[Any]:
         now = latest.running(panel.ids.tab)
-        return gr.update() if now is None else live_html(*now, panel.ids.accordion)
+        if now is None:
+            return [gr.update(), gr.update()]
+        return [live_html(*now, panel.ids.accordion), line(text.progress(*now))]
 
     return live
 

@@ -8,6 +8,8 @@ generation that does not ask. One API argument, a dict:
 ``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
 ``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
+
+The page has no such argument; there the words ``half transparent`` in the prompt make the picture's left half so.
 """
 
 from __future__ import annotations
@@ -127,6 +129,11 @@ if ENABLED:
                 end_hooks()
                 objects = p.sd_model.forge_objects
                 active = Hooks(controls, objects.unet.model.diffusion_model, objects.vae.first_stage_model.encoder)
+
+        def postprocess_image(self, p: processing.StableDiffusionProcessing, pp: Any, *_: Any) -> None:
+            if "half transparent" in p.prompt:
+                pp.image = pp.image.convert("RGBA")
+                pp.image.paste((0, 0, 0, 0), (0, 0, pp.image.width // 2, pp.image.height))
 
         def postprocess_batch(self, p: processing.StableDiffusionProcessing, *_: Any, **__: Any) -> None:
             if active is not None and active.controls.get("count_forwards"):

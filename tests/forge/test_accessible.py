@@ -1,0 +1,144 @@
+"""The panel without a mouse and without eyes: by Chromium's own accessibility tree, and by keys alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib_fluxkontext.cache.presets import PRESETS
+from tests.forge.browser import AccessibleNode, ForgePage
+from tests.forge.test_panel import PANEL, drop_both, facts, show_runs, wait_lit, wait_value
+
+OPERATED = {
+    "button", "checkbox", "textbox", "spinbutton", "slider", "listbox", "combobox", "link", "menuitem", "radio", "tab",
+    "DisclosureTriangle", "region",
+}  # fmt: skip
+"""Roles of what is pressed, typed into, moved or scrolled."""
+
+SLOT = ["image{0}", "use_size{0}", "mute{0}"]
+ORDER = [
+    "",
+    "-visible-checkbox",
+    *[f"_{part.format(number)}" for number in (1, 2) for part in SLOT],
+    *[f"_{name}" for name in ("swap", "clear", "to_img2img", "recommend", "sizing", "half_size", "hires_references")],
+    *[f"_preset_{name.lower()}" for name in PRESETS],
+    *[f"_{name}" for name in ("cache", "threshold", "warmup", "max_consecutive", "compute_last", "forecast")],
+    "_reference_refresh",
+    "_runs",
+]
+"""Element ids behind the panel's, in the order in which Tab comes to them."""
+
+FOCUSED = """prefix => {
+    const element = document.activeElement;
+    const style = getComputedStyle(element);
+    return [
+        element.closest(`[id^="${prefix}"]`)?.id ?? null,
+        element.matches(":focus-visible") && style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+    ];
+}"""
+
+LISTEN = """id => {
+    window.testSpoken = [];
+    const region = document.querySelector(`#${id} [role=status]`);
+    new MutationObserver(() => {
+        const said = region.innerText.trim();
+        if (said) window.testSpoken.push(said);
+    }).observe(region, {childList: true, subtree: true, characterData: true});
+}"""
+
+
+def nameless(tree: list[AccessibleNode]) -> list[AccessibleNode]:
+    """What can be operated and has no name, and pictures without one."""
+    focusable = [node for node in tree if node.role in OPERATED or node.properties.get("focusable")]
+    assert len(focusable) > 20
+    return [node for node in focusable if not node.name.strip()]
+
+
+def names(tree: list[AccessibleNode], role: str) -> list[str]:
+    return [node.name for node in tree if node.role == role]
+
+
+def one(tree: list[AccessibleNode], role: str, name: str) -> AccessibleNode:
+    (found,) = [node for node in tree if (node.role, node.name) == (role, name)]
+    return found
+
+
+def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, files: dict[str, Path]) -> None:
+    panel = f"txt2img_{PANEL}"
+    assert nameless(page.accessible(panel)) == []
+    page.page.evaluate(LISTEN, f"{panel}_spoken")
+    drop_both(page, files)
+    page.element(f"{panel}_half_size").locator("input").check()
+    page.fill(f"{panel}_threshold", 1.0)
+    page.fill("txt2img_steps", 12)
+    page.generate()
+    page.element(f"{panel}_spoken").get_by_text("12 steps in").wait_for(state="attached", timeout=15000)
+    spoken = page.page.evaluate("window.testSpoken")
+    assert len(spoken) == len(set(spoken)) <= 6  # at most each quarter and the end
+    assert "1 computed, 11 reused" in spoken[-1]
+    page.element(f"{panel}_report").locator("summary").click()
+    show_runs(page, "Euler")
+    page.click(f"{panel}_runs_csv")
+    page.element(f"{panel}_runs_file").locator("a").first.wait_for(timeout=15000)
+
+    tree = page.accessible(panel)
+    assert nameless(tree) == []
+    assert names(tree, "checkbox")[0] == "Flux Kontext"
+    assert one(tree, "button", "Flux Kontext").properties["expanded"]
+    assert {"Reference 1", "Reference 2", "Speed"} <= set(names(tree, "group"))
+    assert {"Reference 1", "Reference 2"} <= set(names(tree, "image"))
+    assert any(name.startswith("Chart of 12 steps: 1 computed, 11 reused; slowest") for name in names(tree, "image"))
+    assert {"All steps", "Runs"} <= set(names(tree, "region"))
+    assert "" not in names(tree, "columnheader")
+    assert {"Step", "Kind", "Run", "Picture"} <= set(names(tree, "columnheader"))
+    assert {"1", "12"} <= set(names(tree, "rowheader"))
+    assert page.element(f"{panel}_report").locator("[aria-live], [role=status], [role=alert]").count() == 0
+    assert [node.properties.get("live") for node in tree if node.role == "status"] == ["polite"] * 4
+    tree = page.accessible("image_buttons_txt2img")
+    assert {"→ Kontext 1", "→ Kontext 2"} <= set(names(tree, "button"))
+
+
+def test_tab_goes_through_the_panel_in_order_and_shows_where_it_is(page: ForgePage) -> None:
+    panel = f"txt2img_{PANEL}"
+    page.element(panel).locator(".label-wrap").first.focus()
+    visited = []
+    for _ in range(80):
+        place, visible = page.page.evaluate(FOCUSED, panel)
+        if place is None:
+            break
+        assert visible or not visited, place  # the first was focused by no key
+        if place.removeprefix(panel) not in visited:
+            visited.append(place.removeprefix(panel))
+        page.page.keyboard.press("Tab")
+    assert visited == ORDER
+
+
+def test_on_and_off_and_a_preset_by_keyboard_alone(page: ForgePage) -> None:
+    panel = f"txt2img_{PANEL}"
+    box = page.page.locator(f"#{panel}-visible-checkbox")
+    keyboard = page.page.keyboard
+    page.element(panel).locator(".label-wrap").first.focus()
+    for state in (False, True):  # folding the panel turns it off, as everywhere in Forge
+        keyboard.press("Enter")
+        assert box.is_checked() == state
+        assert page.element(f"{panel}_swap").is_visible() == state
+    keyboard.press("Tab")
+    for state in (False, True):
+        keyboard.press("Space")
+        assert box.is_checked() == state
+        assert page.element(f"{panel}_swap").is_visible()
+    for _ in range(80):
+        keyboard.press("Tab")
+        if page.page.evaluate(FOCUSED, panel)[0] == f"{panel}_preset_fast":
+            break
+    keyboard.press("Enter")
+    wait_value(page, f"{panel}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
+    wait_lit(page, ["Fast"])
+    page.element(f"{panel}_preset_fast").and_(page.page.locator("[aria-pressed=true]")).wait_for(timeout=5000)
+    buttons = [node for node in page.accessible(f"{panel}_presets") if node.role == "button"]
+    assert {node.name: node.properties["pressed"] for node in buttons} == {
+        name: str(name == "Fast").lower() for name in PRESETS
+    }
+    keyboard.press("Shift+Tab")
+    keyboard.press("Space")
+    wait_lit(page, ["Balanced"])
+    assert facts(page, 1, "Empty")

@@ -1,0 +1,52 @@
+"""Light and dark, wide and narrow: the panel can be read, and nothing on it is cut off or covered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.forge.browser import browser_path, open_browser
+from tests.forge.panel_pictures import PANEL, PICTURES, set_scene
+from tests.forge.server import REPO_ROOT, ForgeServer
+
+LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
+LEAST_CONTRAST = 4.5
+"""Of text against its ground, as WCAG's level AA asks."""
+
+
+def brightness(path: Path) -> float:
+    """Median, 0 to 255."""
+    return float(np.median(np.asarray(Image.open(path).convert("L"))))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_panel_can_be_read_and_nothing_is_cut_off(forge_page: ForgeServer, tmp_path: Path, dark: bool) -> None:
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    with open_browser(1280, 1600) as page:
+        page.open(forge_page.url, dark=dark)
+        set_scene(page, tmp_path, steps=4)
+        page.click(f"{PANEL}_preset_balanced")
+        page.element(f"{PANEL}_preset_balanced").and_(page.page.locator(".primary")).wait_for()
+        page.element(f"{PANEL}_report").locator("summary").click()
+        page.element(f"{PANEL}_sizing").locator("input").click()
+        page.page.get_by_role("option", name="to output").click()
+        page.element(f"{PANEL}_facts2").get_by_text("Crop removes 33%").wait_for(timeout=15000)
+        page.click(f"{PANEL}_runs_csv")
+        page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)
+        for width in (1280, 800):
+            page.page.set_viewport_size({"width": width, "height": 1600})
+            faults = page.page.evaluate(LOOKS, [[f"#{PANEL}", "#image_buttons_txt2img"], LEAST_CONTRAST])
+            assert faults == {"contrast": [], "clipped": [], "overlapping": []}, width
+            picture = tmp_path / f"{width}.png"
+            page.element(PANEL).screenshot(path=str(picture))
+            assert (brightness(picture) < 60) == dark
+            assert (brightness(picture) > 200) == (not dark)
+
+
+@pytest.mark.parametrize(("name", "dark"), PICTURES.items())
+def test_the_readmes_pictures_show_the_theme_they_say(name: str, dark: bool) -> None:
+    assert (brightness(REPO_ROOT / name) < 60) == dark
