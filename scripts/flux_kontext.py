@@ -8,7 +8,16 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge import gallery, generation, options, panel, panel_events, recommended, xyz_axes
+from lib_fluxkontext.hosts.forge import (
+    gallery,
+    generation,
+    language,
+    options,
+    panel,
+    panel_events,
+    recommended,
+    xyz_axes,
+)
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
 
 
@@ -104,5 +113,6 @@ def connect_tabs(component: Any, **kwargs: Any) -> None:
 script_callbacks.on_after_component(connect_tabs)
 xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
 script_callbacks.on_before_ui(xyz_axes.add_axes)
+script_callbacks.on_before_ui(language.speak_the_pages)
 script_callbacks.on_ui_settings(options.add_options)
 script_callbacks.on_infotext_pasted(lambda text, params: infotext.fill_in_background(params))

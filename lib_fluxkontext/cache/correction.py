@@ -20,7 +20,7 @@ those of Euler's method; for other samplers they are right to first order in the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class _Books:
     moved: Tensor  # (B, n, C), Σ wᵢ·gᵢ since the last exact call
     moment: Tensor  # (B,), Σ wᵢ·(σᵢ − σ₀)
     debt: Tensor  # (B, n, C), what the last exact call owed
+    sound: Tensor  # (B,) bool, whether sigma never rose since the last exact call
 
     def tensors(self) -> tuple[Tensor, ...]:
         return tuple(getattr(self, field.name) for field in fields(self))
@@ -73,62 +74,68 @@ class Correction:
             ``result``, corrected where a call is exact and follows approximate ones.
         """
         known = [stream in self._rows for stream in streams]
+        if any(known) and not all(known):  # each image as it would be alone
+            rows = [slice(row, row + 1) for row in range(len(streams))]
+            return torch.cat([self.corrected(streams[row], sigmas[row], exact[row], result[row]) for row in rows])
+        sigma = sigmas.detach().to(result.device, torch.float32)
         if not all(known):
-            if any(known):  # each image as it would be alone
-                parts = [
-                    self.corrected([stream], sigmas[row : row + 1], [exact[row]], result[row : row + 1])
-                    for row, stream in enumerate(streams)
-                ]
-                return torch.cat(parts)
-            self._put(streams, _opened(sigmas, result))
-            return result
-        before = _Books(*self._rows.get(streams))
-        mask = torch.tensor(list(exact)).to(result.device, non_blocking=True)
-        after = _booked(before, sigmas.detach().to(before.sigma), mask, result)
-        self._put(streams, after)
-        return after.given
+            books = _opened(sigma.clone(), result)
+        else:
+            books = _booked(_Books(*self._rows.get(streams)), sigma, exact, result)
+        self._rows.put(streams, *books.tensors())
+        return books.given
 
     def clear(self) -> None:
         """Forget every stream."""
         self._rows.clear()
 
-    def _put(self, streams: Sequence[Stream], books: _Books) -> None:
-        self._rows.put(streams, *books.tensors())
 
-
-def _opened(sigmas: Tensor, result: Tensor) -> _Books:
+def _opened(sigma: Tensor, result: Tensor) -> _Books:
     """Books at a first call. It counts as exact: there is nothing before it that could be reused."""
-    sigma = sigmas.detach().to(result.device, torch.float32).clone()
     still, none = torch.zeros_like(sigma), torch.zeros_like(result, dtype=torch.float32)
-    return _Books(sigma, still, result.clone(), result.float(), sigma, none, still, none)
+    sound = torch.ones_like(sigma, dtype=torch.bool)
+    return _Books(sigma, still, result.clone(), result.float().clone(), sigma, none, still, none, sound)
 
 
-def _booked(before: _Books, sigma: Tensor, exact: Tensor, result: Tensor) -> _Books:
+def _booked(before: _Books, sigma: Tensor, exact: Sequence[bool], result: Tensor) -> _Books:
     step = sigma - before.sigma
-    value = result.float()
-    moved = before.moved + _column(step) * before.given.float()
-    moment = before.moment + step * (before.sigma - before.exact_sigma)
-    run = sigma - before.exact_sigma
-    slope = (value - before.exact) / _column(torch.where(run < 0, run, 1.0))
-    due = before.debt + _column(run) * before.exact + _column(moment) * slope - moved
-    sound = torch.isfinite(due.sum(dim=(1, 2)))
-    due = torch.where(_column(sound), due * _column(_trust(before.exact, value)), 0.0)
-    width = torch.where(step < 0, step, before.width)  # second-order samplers call twice at a sigma
-    given = torch.where(_column(exact & (width < 0)), result + _bounded(due, width, value).to(result.dtype), result)
-    after = _Books(
-        sigma=sigma,
-        width=width,
-        given=given,
-        exact=torch.where(_column(exact), value, before.exact),
-        exact_sigma=torch.where(exact, sigma, before.exact_sigma),
-        moved=torch.where(_column(exact), 0.0, moved),
-        moment=torch.where(exact, 0.0, moment),
-        debt=torch.where(_column(exact), due, before.debt),
+    approximate = replace(
+        before,
+        sigma=sigma.clone(),
+        width=torch.where(step < 0, step, before.width),  # second-order samplers call twice at a sigma
+        given=result.clone(),
+        moved=torch.addcmul(before.moved, _column(step), before.given.float()),
+        moment=before.moment + step * (before.sigma - before.exact_sigma),
+        sound=before.sound & (step <= 0),
     )
-    anew = step > 0
-    fresh = _opened(sigma, result)
-    pairs = zip(fresh.tensors(), after.tensors(), strict=True)
-    return _Books(*(torch.where(anew if one.ndim == 1 else _column(anew), one, other) for one, other in pairs))
+    if not any(exact):
+        return approximate
+    paid = _paid(approximate, result)
+    if all(exact):
+        return paid
+    mask = torch.tensor(list(exact)).to(result.device, non_blocking=True)
+    pairs = zip(paid.tensors(), approximate.tensors(), strict=True)
+    return _Books(*(torch.where(mask if one.ndim == 1 else _column(mask), one, other) for one, other in pairs))
+
+
+def _paid(books: _Books, result: Tensor) -> _Books:
+    """An exact call closes the books: what is owed is paid with its result, and new ones begin."""
+    value = result.float()
+    run = books.sigma - books.exact_sigma
+    slope = (value - books.exact) / _column(torch.where(run < 0, run, 1.0))
+    due = books.debt + _column(run) * books.exact + _column(books.moment) * slope - books.moved
+    sound = books.sound & torch.isfinite(due.sum(dim=(1, 2)))
+    due = torch.where(_column(sound), due * _column(_trust(books.exact, value)), 0.0)
+    return replace(
+        books,
+        given=result + _payment(due, books.width, value).to(result.dtype),
+        exact=value.clone(),
+        exact_sigma=books.sigma,
+        moved=torch.zeros_like(value),
+        moment=torch.zeros_like(run),
+        debt=due,
+        sound=torch.ones_like(books.sound),
+    )
 
 
 def _trust(one: Tensor, other: Tensor) -> Tensor:
@@ -138,11 +145,11 @@ def _trust(one: Tensor, other: Tensor) -> Tensor:
     return ((DOUBTED - change) / (DOUBTED - TRUSTED)).clamp(0.0, 1.0)
 
 
-def _bounded(due: Tensor, width: Tensor, value: Tensor) -> Tensor:
-    payment = due / _column(torch.where(width < 0, width, 1.0))
-    size = payment.abs().mean(dim=(1, 2))
-    limit = BOUND * value.abs().mean(dim=(1, 2))
-    return payment * _column((limit / size.clamp_min(torch.finfo(torch.float32).tiny)).clamp_max(1.0))
+def _payment(due: Tensor, width: Tensor, value: Tensor) -> Tensor:
+    """(B, n, C): what to add to a result so that a step of this width pays; bounded, and 0 before any step."""
+    payment = torch.where(_column(width < 0), due / _column(torch.where(width < 0, width, 1.0)), 0.0)
+    size = payment.abs().mean(dim=(1, 2)).clamp_min(torch.finfo(torch.float32).tiny)
+    return payment * _column((BOUND * value.abs().mean(dim=(1, 2)) / size).clamp_max(1.0))
 
 
 def _column(row: Tensor) -> Tensor:

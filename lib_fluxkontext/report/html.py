@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.generation import GenerationReport, PassReport, StepRecord
+from lib_fluxkontext.words import say
 
 CHART_HEIGHT = 96
 BAR_PITCH = 22
@@ -38,10 +39,11 @@ def report_html(report: GenerationReport | None, chart_id: str) -> str:
         chart_id: unique in the page; the charts' patterns are named after it.
     """
     if report is None or not report.passes:
-        return f'{_style()}<p class="fk-empty">Steps, seconds and memory of the next generation will stand here.</p>'
+        empty = say("Steps, seconds and memory of the next generation will stand here.")
+        return f'{_style()}<p class="fk-empty">{escape(empty)}</p>'
     parts = [_sums(report)]
     for place, one in enumerate(report.passes):
-        title = f"<h4>{escape(one.label)}</h4>" if len(report.passes) > 1 else ""
+        title = f"<h4>{escape(text.label(one.label))}</h4>" if len(report.passes) > 1 else ""
         parts += [title, _chart(one, f"{chart_id}-{place}"), _references(one)]
     parts += [_legend(report), _notes(report), _table(report)]
     return f'{_style()}<div class="fk-report">{"".join(parts)}</div>'
@@ -57,14 +59,21 @@ def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
     """
     one = report.passes[-1]
     done = one.steps
-    parts = [f"{one.label}: step {min(len(done) + 1, steps)} of {steps}", f"{text.seconds(one.seconds)} so far"]
+    now = min(len(done) + 1, steps)
+    parts = [
+        say("{label}: step {step} of {steps}", label=text.label(one.label), step=now, steps=steps),
+        say("{time} so far", time=text.seconds(one.seconds)),
+    ]
     left = time_left(done, steps)
     if left is not None:
-        parts.append(f"about {text.seconds(left)} left")
+        parts.append(say("about {time} left", time=text.seconds(left)))
     memory = report.memory
     if memory is not None:
-        of_card = f"{text.gigabytes(memory.in_use or memory.reserved)} of {text.gigabytes(memory.total)} on the card"
-        parts.append(f"{text.gigabytes(memory.process)} process memory" if memory.device is None else of_card)
+        used, total = text.gigabytes(memory.in_use or memory.reserved), text.gigabytes(memory.total)
+        in_process = say("{memory} process memory", memory=text.gigabytes(memory.process))
+        parts.append(
+            in_process if memory.device is None else say("{used} of {total} on the card", used=used, total=total)
+        )
     chart = _chart(one, chart_id) if done else ""
     line = f'<p class="fk-facts">{escape(" · ".join(parts))}</p>'
     return f'{_style()}<div class="fk-report fk-live">{line}{chart}{_legend(report)}{_notes(report)}</div>'
@@ -88,34 +97,46 @@ def _sums(report: GenerationReport) -> str:
         ("Computed step", text.seconds(report.computed_seconds), "Median"),
         *([kept] if report.kept_seconds is not None else []),
         ("Reused step", text.seconds(report.reused_seconds), "Median"),
-        ("Reused", text.steps_cached(report), "Steps that First Block Cache did not compute"),
+        ("Reused", _reused_of(report), "Steps that First Block Cache did not compute"),
         ("Speed-up", _speed_up(report.speed_up), "Against computing every step at the median computed step's time"),
     ]
     memory = report.memory
     if memory is not None and memory.device is None:
         cells.append(("Process memory", text.gigabytes(memory.process), "No CUDA device: this is main memory"))
     elif memory is not None:
-        cells.append(("VRAM peak", text.gigabytes(memory.allocated), f"Tensors, by torch, on {memory.device}"))
+        cells.append(("VRAM peak", text.gigabytes(memory.allocated), "Tensors, by torch"))
         cells.append(("Reserved", text.gigabytes(memory.reserved), "Held by torch's allocator"))
-        of_total = f"{text.gigabytes(memory.in_use)} of {text.gigabytes(memory.total)}"
+        of_total = say("{used} of {total}", used=text.gigabytes(memory.in_use), total=text.gigabytes(memory.total))
         cells.append(("Card in use", of_total, "All programs, by the driver (NVML), sampled at each step"))
     shown = "".join(
-        f'<div title="{escape(hint)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
+        f'<div title="{escape(say(hint))}"><dt>{escape(say(name))}</dt><dd>{escape(value)}</dd></div>'
         for name, value, hint in cells
     )
     return f'<dl class="fk-sums">{shown}</dl>'
 
 
+def _reused_of(report: GenerationReport) -> str:
+    text = say("{reused} of {steps}", reused=report.reused_steps, steps=len(report.steps))
+    if any(0 < step.reused < step.images for step in report.steps):
+        text += say(" ({share} of all images' steps)", share=f"{report.reused_share:.0%}")
+    return text
+
+
 def _chart(one: PassReport, chart_id: str) -> str:
     steps = one.steps
     if not steps:
-        return '<p class="fk-empty">No step finished.</p>'
+        return f'<p class="fk-empty">{escape(say("No step finished."))}</p>'
     slowest = max(step.seconds for step in steps) or 1.0
     lettered = len(steps) <= MAX_PITCHED
     pitch = BAR_PITCH if lettered else max(3.0, BAR_PITCH * MAX_PITCHED / len(steps))
     width = pitch * len(steps)
     bars = "".join(_bar(step, place * pitch, pitch, slowest, chart_id, lettered) for place, step in enumerate(steps))
-    label = f"Chart of {len(steps)} steps: {text.counts(steps)}; slowest {text.seconds(slowest)}"
+    label = say(
+        "Chart of {steps} steps: {counts}; slowest {time}",
+        steps=len(steps),
+        counts=text.counts(steps),
+        time=text.seconds(slowest),
+    )
     height = CHART_HEIGHT + (28 if lettered else 4)
     return (
         f'<div class="fk-chart"><span class="fk-scale">{text.seconds(slowest)}</span>'
@@ -128,11 +149,12 @@ def _chart(one: PassReport, chart_id: str) -> str:
 def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str, lettered: bool) -> str:
     height = max(2.0, CHART_HEIGHT * step.seconds / slowest)
     fill = "" if step.kind == "computed" else f' fill="url(#{chart_id}-{step.kind})"'
-    hint = f"Step {step.index + 1}: {text.KINDS[step.kind]}, {text.seconds(step.seconds)}"
+    hint = say("Step {step}: {kind}", step=step.index + 1, kind=say(text.KINDS[step.kind]))
+    hint += f", {text.seconds(step.seconds)}"
     if not math.isnan(step.sigma):
-        hint += f", sigma {step.sigma:.3f}"
+        hint += f", {say('sigma')} {step.sigma:.3f}"
     if step.distance is not None:
-        hint += f", change {step.distance:.3f}"
+        hint += f", {say('change')} {step.distance:.3f}"
     letter = ""
     if lettered:
         middle = x + pitch / 2
@@ -149,17 +171,27 @@ def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str
 
 def _references(one: PassReport) -> str:
     if not one.reference_tokens:
-        return '<p class="fk-facts">No references.</p>'
+        return f'<p class="fk-facts">{escape(say("No references."))}</p>'
     tokens = " + ".join(f"{count:,}" for count in one.reference_tokens)
-    encoded = f"{one.encoded} encoded in {text.seconds(one.encode_seconds)}" if one.encoded else ""
-    kept = f"{one.kept} kept from before" if one.kept else ""
+    time = text.seconds(one.encode_seconds)
+    encoded = say("{count} encoded in {time}", count=one.encoded, time=time) if one.encoded else ""
+    kept = say("{count} kept from before", count=one.kept) if one.kept else ""
     how = ", ".join(part for part in (encoded, kept) if part)
-    facts = f"Picture {one.image_tokens:,} tokens, references {tokens}; {how}."
+    facts = say(
+        "Picture {picture} tokens, references {references}; {how}.",
+        picture=f"{one.image_tokens:,}",
+        references=tokens,
+        how=how,
+    )
     if one.key_values is not None and one.key_values.refreshes:
-        where = "in host memory, streamed" if one.key_values.place == "host" else "beside the model"
-        size = text.gigabytes(one.key_values.peak_bytes)
-        facts += f" Their keys and values: {size} {where}, refreshed {one.key_values.refreshes} times."
-    return f'<p class="fk-facts">{facts}</p>'
+        where = say("in host memory, streamed") if one.key_values.place == "host" else say("beside the model")
+        facts += " " + say(
+            "Their keys and values: {size} {where}, refreshed {count} times.",
+            size=text.gigabytes(one.key_values.peak_bytes),
+            where=where,
+            count=one.key_values.refreshes,
+        )
+    return f'<p class="fk-facts">{escape(facts)}</p>'
 
 
 def _legend(report: GenerationReport) -> str:
@@ -170,27 +202,29 @@ def _legend(report: GenerationReport) -> str:
         "mixed": "M mixed: the images of the batch went different ways",
     }
     kinds = {step.kind for step in report.steps}
-    items = "".join(f'<span class="fk-key fk-key-{kind}">{words[kind]}</span>' for kind in words if kind in kinds)
+    items = "".join(
+        f'<span class="fk-key fk-key-{kind}">{escape(say(words[kind]))}</span>' for kind in words if kind in kinds
+    )
     return f'<p class="fk-legend">{items}</p>'
 
 
 def _notes(report: GenerationReport) -> str:
-    return "".join(f'<p class="fk-note">{escape(note)}</p>' for note in text.notes(report))
+    return "".join(f'<p class="fk-note">{escape(say(note))}</p>' for note in text.notes(report))
 
 
 def _table(report: GenerationReport) -> str:
     rows = "".join(
-        f"<tr class='fk-row-{step.kind}'><td>{escape(one.label)}</td><th scope='row'>{step.index + 1}</th>"
-        f"<td>{text.KINDS[step.kind]}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
+        f"<tr class='fk-row-{step.kind}'><td>{escape(text.label(one.label))}</td><th scope='row'>{step.index + 1}</th>"
+        f"<td>{escape(say(text.KINDS[step.kind]))}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
         f"<td>{'–' if step.distance is None else f'{step.distance:.4f}'}</td><td>{step.calls}</td></tr>"
         for one in report.passes
         for step in one.steps
     )
     names = ("Pass", "Step", "Kind", "Time", "Sigma", "Change", "Calls")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
+    head = "".join(f"<th scope='col'>{escape(say(name))}</th>" for name in names)
     return (
-        "<details><summary>All steps as a table</summary>"
-        '<div class="fk-scroll" role="region" aria-label="All steps" tabindex="0">'
+        f"<details><summary>{escape(say('All steps as a table'))}</summary>"
+        '<div class="fk-scroll" role="region" aria-label="' + escape(say("All steps")) + '" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 

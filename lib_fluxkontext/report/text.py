@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lib_fluxkontext.meters.memory import MemoryUse
 from lib_fluxkontext.report.generation import GenerationReport, StepRecord
+from lib_fluxkontext.words import say
 
 
 def seconds(value: float | None) -> str:
@@ -63,7 +64,7 @@ def memory_peak(memory: MemoryUse) -> str:
 def counts(steps: Sequence[StepRecord]) -> str:
     """``"3 computed, 9 reused"``."""
     found = Counter(step.kind for step in steps)
-    return ", ".join(f"{found[kind]} {word}" for kind, word in KINDS.items() if found[kind])
+    return ", ".join(f"{found[kind]} {say(word)}" for kind, word in KINDS.items() if found[kind])
 
 
 def notes(report: GenerationReport) -> list[str]:
@@ -80,12 +81,16 @@ def notes(report: GenerationReport) -> list[str]:
 def summary(report: GenerationReport) -> str:
     """The report in one line, to be read aloud when a generation is over."""
     if not report.steps:
-        return " ".join(["No step finished.", *notes(report)])
-    steps = f"{len(report.steps)} step" + ("" if len(report.steps) == 1 else "s")
-    line = f"{steps} in {seconds(report.sampling_seconds)}: {counts(report.steps)}"
+        return " ".join([say("No step finished."), *map(say, notes(report))])
+    line = say(
+        "Steps: {steps} in {time}: {counts}",
+        steps=len(report.steps),
+        time=seconds(report.sampling_seconds),
+        counts=counts(report.steps),
+    )
     if report.speed_up is not None and report.speed_up >= 1.05:
-        line += f"; {report.speed_up:.1f} times as fast as computing all"
-    return " ".join([f"{line}.", *notes(report)])
+        line += say("; {ratio} times as fast as computing all", ratio=f"{report.speed_up:.1f}")
+    return " ".join([f"{line}.", *map(say, notes(report))])
 
 
 def progress(report: GenerationReport, steps: int) -> str:
@@ -97,4 +102,12 @@ def progress(report: GenerationReport, steps: int) -> str:
     """
     one = report.passes[-1]
     quarter = min(4 * len(one.steps) // max(1, steps), 4)
-    return f"{one.label}: {25 * quarter}% of {steps} steps"
+    return say("{label}: {percent}% of {steps} steps", label=label(one.label), percent=25 * quarter, steps=steps)
+
+
+def label(name: str) -> str:
+    """A pass's name in the page's language: ``"Sampling"``, ``"Batch 2, hires pass"``."""
+    batch, _, hires = name.partition(", ")
+    number = batch.removeprefix("Batch ")
+    shown = say("Batch {number}", number=number) if number != batch else say(batch)
+    return f"{shown}, {say(hires)}" if hires else shown

@@ -10,6 +10,7 @@ from html import escape
 
 from lib_fluxkontext.report import text
 from lib_fluxkontext.runs.row import Run
+from lib_fluxkontext.words import say
 
 Runs = Sequence[tuple[int, Run]]
 
@@ -76,41 +77,49 @@ def as_html(runs: Runs, total: int) -> str:
         total: how many there are.
     """
     if not runs:
-        return '<p class="fk-facts fk-muted">No runs yet: every generation with Flux Kontext adds one.</p>'
+        return _line(say("No runs yet: every generation with Flux Kontext adds one."))
     shown = _shown(runs)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("Run", "Picture", *shown))
+    head = "".join(f'<th scope="col">{escape(say(name))}</th>' for name in ("Run", "Picture", *shown))
     rows = "".join(
         f'<tr><th scope="row">{number}</th><td>{_thumbnail(number, run)}</td>'
         + "".join(_cell(name, cell(run)) for name, cell in shown.items())
         + "</tr>"
         for number, run in runs
     )
-    more = f'<p class="fk-facts fk-muted">{len(runs)} of {total:,} runs</p>' if total > len(runs) else ""
+    words = say("{shown} of {total} runs", shown=len(runs), total=f"{total:,}")
+    more = _line(words) if total > len(runs) else ""
     return _scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>") + more
 
 
 def side_by_side(runs: Runs) -> str:
     """Two or more runs as columns; what differs stands out, times with their ratio to the first."""
     if len(runs) < 2:
-        return '<p class="fk-facts fk-muted">Choose two or more runs.</p>'
+        return _line(say("Choose two or more runs."))
     first = runs[0][1]
-    head = "".join(f'<th scope="col">Run {number}<br>{_thumbnail(number, run)}</th>' for number, run in runs)
+    head = "".join(
+        f'<th scope="col">{escape(say("Run {number}", number=number))}<br>{_thumbnail(number, run)}</th>'
+        for number, run in runs
+    )
     rows = []
     for name, cell in _shown(runs).items():
         cells = [cell(run) for _, run in runs]
         differs = len(set(cells)) > 1
         css, sign = (' class="fk-differs"', " ≠") if differs else ("", "")
-        heading = f'<th scope="row">{escape(name)}{sign}</th>'
+        heading = f'<th scope="row">{escape(say(name))}{sign}</th>'
         rows.append(f"<tr{css}>{heading}{''.join(_cell(name, one) for one in cells)}</tr>")
     ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
-    rows.append(f'<tr><th scope="row">Faster than the first</th>{ratios}</tr>')
+    rows.append(f'<tr><th scope="row">{escape(say("Faster than the first"))}</th>{ratios}</tr>')
     bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
-    rows.append(f'<tr aria-hidden="true"><th>Sampling</th>{bars}</tr>')  # a row above says it in words
+    rows.append(f'<tr aria-hidden="true"><th>{escape(say("Sampling"))}</th>{bars}</tr>')  # a row above says it in words
     return _scrolling(f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
+def _line(words: str) -> str:
+    return f'<p class="fk-facts fk-muted">{escape(words)}</p>'
+
+
 def _scrolling(table: str) -> str:
-    return f'<div class="fk-runs" role="region" aria-label="Runs" tabindex="0">{table}</div>'
+    return f'<div class="fk-runs" role="region" aria-label="{escape(say("Runs"))}" tabindex="0">{table}</div>'
 
 
 def _with_prompt(runs: Runs) -> bool:
@@ -140,4 +149,5 @@ def _thumbnail(number: int, run: Run) -> str:
     if not run.thumbnail:
         return ""
     data = base64.b64encode(run.thumbnail).decode("ascii")
-    return f'<img alt="Picture of run {number}" loading="lazy" src="data:image/jpeg;base64,{data}">'
+    alt = escape(say("Picture of run {number}", number=number))
+    return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'

@@ -71,7 +71,7 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     page.fill(f"{panel}_threshold", 1.0)
     page.fill("txt2img_steps", 12)
     page.generate()
-    page.element(f"{panel}_spoken").get_by_text("12 steps in").wait_for(state="attached", timeout=15000)
+    page.element(f"{panel}_spoken").get_by_text("Steps: 12 in").wait_for(state="attached", timeout=15000)
     spoken = page.page.evaluate("window.testSpoken")
     assert len(spoken) == len(set(spoken)) <= 6  # at most each quarter and the end
     assert "1 computed, 11 reused" in spoken[-1]

@@ -141,8 +141,8 @@ def test_what_is_read_aloud_is_short_and_changes_at_quarters_alone() -> None:
     assert said[-1] == "Sampling: 100% of 10 steps"
     assert len(set(said)) == 5
     one = report(*rows, seconds=2.0)
-    assert text.summary(one) == "10 steps in 2.00 s: 1 computed, 9 reused; 5.3 times as fast as computing all."
-    assert text.summary(report((0, 1.0, 0, 1), seconds=1.0)) == "1 step in 1.00 s: 1 computed."
+    assert text.summary(one) == "Steps: 10 in 2.00 s: 1 computed, 9 reused; 5.3 times as fast as computing all."
+    assert text.summary(report((0, 1.0, 0, 1), seconds=1.0)) == "Steps: 1 in 1.00 s: 1 computed."
     spilled = GenerationReport((), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
     assert text.summary(spilled).startswith("No step finished. The card was full")
 

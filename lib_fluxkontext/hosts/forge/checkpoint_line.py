@@ -11,6 +11,7 @@ from lib_fluxkontext.checkpoint.flux import CheckpointFacts, checkpoint_facts
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.report.text import gigabytes
+from lib_fluxkontext.words import say
 
 UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
 
@@ -25,19 +26,19 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool) -> st
     """
     path = chosen_file()
     if path is None:
-        return line("No checkpoint is chosen.", "fk-muted")
+        return line(say("No checkpoint is chosen."), "fk-muted")
     try:
         facts = _facts(path, path.stat().st_mtime_ns)
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
     lines = [line(what_it_is(facts))]
     if facts.family is None:
-        lines.append(line("It takes no references.", "fk-warning"))
+        lines.append(line(say("It takes no references."), "fk-warning"))
     elif not facts.takes_references:
-        lines.append(line("It cannot take references; choose FLUX.1 Kontext.", "fk-warning"))
+        lines.append(line(say("It cannot take references; choose FLUX.1 Kontext."), "fk-warning"))
     else:
         if facts.family == "FLUX.1 dev or Kontext":
-            lines.append(line(UNSURE, "fk-muted"))
+            lines.append(line(say(UNSURE), "fk-muted"))
         lines += _memory(facts, image_tokens, reference_tokens, reuse, card_bytes())
     return "".join(lines)
 
@@ -45,31 +46,47 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool) -> st
 def what_it_is(facts: CheckpointFacts) -> str:
     """``"flux1-kontext-dev-Q8_0.gguf: FLUX.1 Kontext, Q8_0, 11.90 billion parameters, 11.85 GB (GGUF)"``."""
     if facts.family is None:
-        return f"{facts.name}: not FLUX.1, {facts.quantisation}, {gigabytes(facts.file_bytes)} ({facts.format})"
-    others = [f"{part.kind} {part.tensors}" for part in facts.mix[1:4]]
-    mix = f"{facts.quantisation} {facts.mix[0].tensors} tensors" + "".join(f", {one}" for one in others)
-    billions = f"{facts.parameters / 1e9:.2f} billion parameters"
-    return f"{facts.name}: {facts.family}, {mix}, {billions}, {gigabytes(facts.transformer_bytes)} ({facts.format})"
+        size = gigabytes(facts.file_bytes)
+        known = {"name": facts.name, "mix": facts.quantisation, "size": size, "format": facts.format}
+        return say("{name}: not FLUX.1, {mix}, {size} ({format})", **known)
+    counted = say("{kind} {count} tensors", kind=facts.quantisation, count=facts.mix[0].tensors)
+    return say(
+        "{name}: {family}, {mix}, {billions} billion parameters, {size} ({format})",
+        name=facts.name,
+        family=say(facts.family),
+        mix=", ".join([counted, *(f"{part.kind} {part.tensors}" for part in facts.mix[1:4])]),
+        billions=f"{facts.parameters / 1e9:.2f}",
+        size=gigabytes(facts.transformer_bytes),
+        format=facts.format,
+    )
 
 
 def _memory(
     facts: CheckpointFacts, image_tokens: int, reference_tokens: int, reuse: bool, card: int | None
 ) -> list[str]:
     needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, reuse)
-    parts = [("weights", needed.weights), ("picture", needed.activations)]
+    parts = [(say("weights"), needed.weights), (say("picture"), needed.activations)]
     if reference_tokens:
-        parts.append(("references", needed.references))
+        parts.append((say("references"), needed.references))
     if needed.key_values:
-        parts.append(("their keys and values", needed.key_values))
-    shown = " + ".join(f"{name} {gigabytes(size)}" for name, size in parts)
-    text = f"While sampling, estimated: {shown}, and 1 GB kept free: {gigabytes(needed.total)}"
+        parts.append((say("their keys and values"), needed.key_values))
+    text = say(
+        "While sampling, estimated: {parts}, and 1 GB kept free: {total}",
+        parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in parts),
+        total=gigabytes(needed.total),
+    )
     if card is None:
         return [line(f"{text}.", "fk-muted")]
     if needed.total <= card:
-        return [line(f"{text} of the card's {gigabytes(card)}. It fits.", "fk-muted")]
-    weights = gpu_weights(card, needed) // 2**20 // 100 * 100
-    hint = f"GPU Weights at {weights:,} MB or less keep it from spilling; {advice(card)} suits this card."
-    return [line(f"{text}, more than the card's {gigabytes(card)}. {hint}", "fk-warning")]
+        return [line(text + say(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")]
+    more = say(
+        ", more than the card's {card}. GPU Weights at {weights} MB or less keep it from spilling; {advice} suits this "
+        "card.",
+        card=gigabytes(card),
+        weights=f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}",
+        advice=say(advice(card)),
+    )
+    return [line(text + more, "fk-warning")]
 
 
 @lru_cache(maxsize=8)

@@ -14,8 +14,8 @@ from lib_fluxkontext.hosts.forge.element_ids import ElementIds
 from lib_fluxkontext.hosts.forge.markup import line
 from lib_fluxkontext.hosts.forge.run_log import run_log
 from lib_fluxkontext.runs.log import LogError
-from lib_fluxkontext.runs.row import Run
 from lib_fluxkontext.runs.table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
+from lib_fluxkontext.words import say
 
 OFF = "The run log is off (Settings, Flux Kontext): no runs are added."
 SHOWN = 50
@@ -27,7 +27,11 @@ def build_runs(ids: ElementIds) -> None:
     with gr.Accordion("Run log", open=False, elem_id=ids.of("runs")):
         with gr.Row(elem_classes="fk-toolbar"):
             sort = gr.Dropdown(
-                list(SORTABLE), value="Newest", label="Order", elem_id=ids.of("runs_sort"), min_width=120
+                [(say(name), name) for name in SORTABLE],
+                value="Newest",
+                label="Order",
+                elem_id=ids.of("runs_sort"),
+                min_width=120,
             )
             chosen = gr.Dropdown(
                 [], value=[], multiselect=True, label="Runs to compare", elem_id=ids.of("runs_chosen"), scale=3
@@ -63,12 +67,8 @@ def _show(sort: str) -> list[Any]:
     ]
     table = as_html(runs, log.count())
     if not options.current().log:
-        table = line(OFF, "fk-warning") + (table if runs else "")
+        table = line(say(OFF), "fk-warning") + (table if runs else "")
     return [table, gr.update(choices=labels)]
-
-
-def _label(number: int, run: Run) -> str:
-    return f"{number} · {run.checkpoint} · cache {run.cache} · {run.sampling_seconds:.1f} s"
 
 
 def _compare(chosen: list[int] | None) -> list[Any]:

@@ -13,6 +13,7 @@ from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.references.decode import WHITE, colour, decode_reference
 from lib_fluxkontext.references.sizing import SizePlan, nearest_bfl_size, plan_size
 from lib_fluxkontext.settings import Sizing
+from lib_fluxkontext.words import say
 
 OUTPUT_STEP = 16
 OUTPUT_MIN, OUTPUT_MAX = 64, 2048
@@ -24,9 +25,9 @@ def slot_facts(
 ) -> str:
     """HTML for one slot; an image that would be refused says why here, before anything runs."""
     if replaced:
-        return line("The init image is reference 1; this slot is not used.", "fk-muted")
+        return line(say("The init image is reference 1; this slot is not used."), "fk-muted")
     if image is None:
-        return line("Empty", "fk-muted")
+        return line(say("Empty"), "fk-muted")
     try:
         reference = decode_reference(open_source(image, name), name)
         plan = plan_size(reference.size, sizing, half_size, output, name)
@@ -34,7 +35,7 @@ def slot_facts(
         return line(error.reason, "fk-error")
     facts = line(_size_text(plan), "fk-muted" if muted else "")
     if muted:
-        return facts + line("Muted: kept here, not used.", "fk-muted")
+        return facts + line(say("Muted: kept here, not used."), "fk-muted")
     return facts + _crop_line(plan)
 
 
@@ -78,8 +79,11 @@ def missing_images(expected: str, images: dict[str, Any]) -> str:
     for name, mark in wanted.items():
         if _mark_of(images.get(name), name, background) != mark:
             digest, _, size = str(mark).partition(" ")
-            what = (
-                f"Reference {name[-1:]} of the pasted parameters is missing: a {size} picture, content hash {digest}."
+            what = say(
+                "Reference {number} of the pasted parameters is missing: a {size} picture, content hash {digest}.",
+                number=name[-1:],
+                size=size,
+                digest=digest,
             )
             lines.append(line(what, "fk-error"))
     return "".join(lines)
@@ -95,21 +99,29 @@ def _mark_of(image: Any, name: str, background: str) -> str | None:
 
 
 def _size_text(plan: SizePlan) -> str:
-    return f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}, {plan.tokens:,} tokens"
+    sizes = f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}"
+    return say("{sizes}, {count} tokens", sizes=sizes, count=f"{plan.tokens:,}")
 
 
 def _crop_line(plan: SizePlan) -> str:
     left, top, right, bottom = plan.removed
-    sides = [f"{n} px {side}" for n, side in ((left, "left"), (top, "top"), (right, "right"), (bottom, "bottom")) if n]
+    places = (
+        (left, say("{count} px left", count=left)),
+        (top, say("{count} px top", count=top)),
+        (right, say("{count} px right", count=right)),
+        (bottom, say("{count} px bottom", count=bottom)),
+    )
+    sides = ", ".join(words for removed, words in places if removed)
     if sides:
         share = plan.removed_share
-        text = f"Crop removes {share:.0%}: {', '.join(sides)}" if share >= 0.005 else f"Crop removes {', '.join(sides)}"
+        text = say("Crop removes {share}: {sides}", share=f"{share:.0%}" if share >= 0.005 else "< 1%", sides=sides)
         return line(text, "fk-warning" if share > 0.1 else "")
     if plan.target != plan.resized:
         background = options.current().background
-        padding = "white" if background == WHITE else background
-        return line(f"Nothing cropped; padded with {padding} around {plan.resized[0]}×{plan.resized[1]}")
-    return line("Nothing cropped")
+        padding = say("white") if background == WHITE else background
+        size = f"{plan.resized[0]}×{plan.resized[1]}"
+        return line(say("Nothing cropped; padded with {colour} around {size}", colour=padding, size=size))
+    return line(say("Nothing cropped"))
 
 
 def _on_grid(side: float) -> int:

@@ -1,0 +1,104 @@
+"""What the page says, in other languages: nothing missing, nothing stale, and no damage from a damaged file."""
+
+from __future__ import annotations
+
+import ast
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lib_fluxkontext import words
+from lib_fluxkontext.hosts.forge.element_ids import TITLE
+from lib_fluxkontext.hosts.forge.language import FOLDER, read
+from lib_fluxkontext.words import say
+
+LANGUAGES = ("ru_RU", "zh_CN")
+SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
+
+
+@pytest.fixture(autouse=True)
+def in_english() -> Iterator[None]:
+    yield
+    words.speak({})
+
+
+def placeholders(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def said() -> set[str]:
+    """Every text that is handed to ``say`` as it stands."""
+    nodes = (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    first = [call.args[0] for call in calls if call.func.id == "say"]
+    return {one.value for one in first if isinstance(one, ast.Constant)}
+
+
+def shown() -> set[str]:
+    """Every piece of text in the sources; a setting's explanation as Forge shows it, in brackets."""
+    found: set[str] = {"Speed", "hires pass"}  # inside of HTML, and of a pass's name
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= {node.value, f"({node.value})"}
+            elif isinstance(node, ast.JoinedStr):  # "… {number} … {TITLE} …"
+                values = [one.value if isinstance(one, ast.Constant) else None for one in node.values]
+                for number in ("1", "2"):
+                    names = iter((number, TITLE))
+                    found.add("".join(next(names, "") if value is None else value for value in values))
+    return found
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_sentence_is_translated(language: str) -> None:
+    assert len(said()) > 50
+    assert said() - read(FOLDER, language).keys() == set()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_have_the_same_values_in_them(language: str) -> None:
+    for english, other in read(FOLDER, language).items():
+        assert other.strip(), english
+        assert placeholders(english) == placeholders(other), english
+
+
+def test_the_languages_translate_the_same() -> None:
+    russian, chinese = (read(FOLDER, language) for language in LANGUAGES)
+    assert list(russian) == list(chinese)
+
+
+def test_nothing_is_translated_that_the_sources_do_not_say() -> None:
+    assert set(read(FOLDER, "ru_RU")) - shown() == set()
+
+
+def test_a_sentence_is_said_in_the_chosen_language() -> None:
+    words.speak(read(FOLDER, "ru_RU"))
+    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB из 8 GB"
+    words.speak({})
+    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
+
+
+@pytest.mark.parametrize("damaged", ["{usd} из {total}", "{used", "{0} {1}", "{used.x} {total}"])
+def test_a_damaged_translation_falls_back_to_english(damaged: str) -> None:
+    words.speak({"{used} of {total}": damaged})
+    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
+
+
+def test_braces_in_a_text_without_values_are_left_alone() -> None:
+    assert say("a note about {something}") == "a note about {something}"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7", '"text"', ""])
+def test_a_damaged_file_costs_the_translation_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "xx.json").write_text(content, encoding="utf-8")
+    assert read(tmp_path, "xx") == {}
+    (tmp_path / "ok.json").write_text(json.dumps({"a": "b"}), encoding="utf-8")
+    assert read(tmp_path, "ok") == {"a": "b"}
+
+
+@pytest.mark.parametrize("name", ["None", "", "missing", "../localizations/ru_RU", "/etc/passwd"])
+def test_a_name_without_a_file_here_is_english(name: str) -> None:
+    assert read(FOLDER, name) == {}
