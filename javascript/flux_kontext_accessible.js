@@ -21,6 +21,11 @@ onUiLoaded(function () {
             const image = part(`image${number}`).querySelector(".image-frame img");
             if (image) image.alt = label.textContent.trim();
         }
+        for (const element of panel.querySelectorAll("[aria-label]")) {
+            // Forge translates what is seen; gradio names sliders "range slider for Threshold".
+            const said = localization[element.getAttribute("aria-label").replace(/^(number input|range slider) for /, "")];
+            if (said) element.setAttribute("aria-label", said);
+        }
         for (const name of ["facts1", "facts2", "missing", "spoken"]) {
             // Not the component itself: gradio changes what else is in it at every event, and that would be read again.
             part(name).querySelector(".prose")?.setAttribute("role", "status");

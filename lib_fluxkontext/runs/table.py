@@ -37,6 +37,9 @@ SHOWN: dict[str, Callable[[Run], str]] = {
 }
 """Heading → cell."""
 
+IN_WORDS = ("Cache", "Refresh")
+"""Columns whose cells are words, separated by commas: ``"0.14, forecast"``."""
+
 SORTABLE = {
     "Newest": ("id", True),
     "Fastest sampling": ("sampling_seconds", False),
@@ -132,7 +135,7 @@ def _shown(runs: Runs) -> dict[str, Callable[[Run], str]]:
 
 
 def _cell(name: str, content: str) -> str:
-    written = escape(content)
+    written = escape(", ".join(map(say, content.split(", "))) if name in IN_WORDS else content)
     return f'<td><div class="fk-prompt">{written}</div></td>' if name == "Prompt" else f"<td>{written}</td>"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lib_fluxkontext.runs.log import RunLog
 from lib_fluxkontext.runs.row import Run
 from tests.forge.browser import ForgePage, browser_path, open_browser
 from tests.forge.photos import cat, cat_base64
+from tests.forge.reload import reload_ui
 from tests.forge.requests import TITLE, kontext, made, pixels, report
 from tests.forge.server import ForgeServer, encode_image
 
@@ -149,18 +149,6 @@ def ui_config(page: ForgePage, forge_page: ForgeServer) -> Iterator[Path]:
     path.write_text(before, encoding="utf-8")
     forge_page.post("/sdapi/v1/options", DEFAULTS)
     reload_ui(page, forge_page)
-
-
-def reload_ui(page: ForgePage, server: ForgeServer) -> None:
-    """Press "Reload UI" and wait for the new page."""
-    starts = server.log_text().count("Startup time:")
-    page.open_tab("Settings")
-    page.click("settings_restart_gradio")
-    deadline = time.monotonic() + 120
-    while server.log_text().count("Startup time:") == starts:
-        assert time.monotonic() < deadline, server.log_text()[-2000:]
-        page.page.wait_for_timeout(200)
-    page.open(server.url)
 
 
 def setting(page: ForgePage, name: str) -> Any:

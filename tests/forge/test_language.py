@@ -1,0 +1,64 @@
+"""The panel in another language, on a real Forge's page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.forge.browser import ForgePage
+from tests.forge.panel_pictures import PANEL, set_scene
+from tests.forge.reload import reload_ui
+from tests.forge.server import ForgeServer
+
+SHOWN = """(ids) => ids.flatMap(id => {
+    const found = [], root = document.getElementById(id);
+    const walk = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const parent = walk.currentNode.parentElement;
+        if (!parent.closest('style, script, .fk-hidden')) found.push(walk.currentNode.textContent);
+    }
+    for (const element of root.querySelectorAll('[title], [placeholder], [aria-label]')) {
+        if (element.closest('.fk-hidden')) continue;
+        for (const name of ['title', 'placeholder', 'aria-label']) found.push(element.getAttribute(name) || '');
+    }
+    return found.map(text => text.trim()).filter(text => text);
+})"""
+"""Every text of some elements, and what their hints and names say."""
+
+NAMES = (
+    "Flux Kontext|First Block Cache|FLUX.1|Kontext|BFL recommended|fit inside output|fit inside|no change|to output|"
+    r"output|img2img|CSV|Markdown|CUDA|Euler|Simple|hires fix|hires|torch|NVML|LoRA|VRAM|Automatic|safetensors|dev|"
+    r"small-flux\S*|euler|simple|inside"
+)
+"""Proper names, and the sizings, which are called alike in panel, API and infotext."""
+
+GRADIOS = {"Paste from clipboard", "Remove Image", "Upload file", "file upload", "Empty value"}
+"""Hints of its own, which it does not let translate."""
+
+
+def untranslated(texts: list[str]) -> list[str]:
+    """Texts with a Latin word of three letters or more in them that is no name."""
+    return sorted({text for text in texts if re.search(r"[A-Za-z]{3,}", re.sub(NAMES, "", text))})
+
+
+@pytest.fixture
+def russian(page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]:
+    assert forge_page.post("/sdapi/v1/options", {"localization": "ru_RU"})[0] == 200
+    reload_ui(page, forge_page)
+    yield page
+    assert forge_page.post("/sdapi/v1/options", {"localization": "None"})[0] == 200
+    reload_ui(page, forge_page)
+
+
+def test_the_whole_panel_is_translated_with_what_it_says_of_a_generation(russian: ForgePage, tmp_path: Path) -> None:
+    set_scene(russian, tmp_path, steps=4)
+    texts = russian.page.evaluate(SHOWN, [PANEL])
+    assert "Рекомендуемые настройки" in texts
+    assert any(text.startswith("Токенов: картинка") for text in texts)
+    assert any(text.startswith("При сэмплировании, оценка") for text in texts)
+
+    found = untranslated([text for text in texts if text not in GRADIOS])
+    assert found == []
