@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple
+from itertools import chain
 from pathlib import Path
 
 from lib_fluxkontext.runs.row import COLUMNS, Run
@@ -14,16 +15,23 @@ from lib_fluxkontext.runs.row import COLUMNS, Run
 LIMIT = 10_000
 """Runs kept; the oldest go first. With thumbnails about 50 MB."""
 
-ADDED = ("prompt TEXT DEFAULT ''",)
-"""Columns that the first version of the table did not have, one for each version since."""
+SINCE = (
+    ("ALTER TABLE runs ADD COLUMN prompt TEXT DEFAULT ''",),
+    # Without them sorting and counting read every thumbnail there is.
+    tuple(
+        f"CREATE INDEX IF NOT EXISTS by_{column} ON runs ({column}, id DESC)"
+        for column in ("sampling_seconds", "computed_seconds", "memory_bytes", "checkpoint")
+    ),
+)
+"""What each version since the first has done to the table."""
 
-VERSION = 1 + len(ADDED)
+VERSION = 1 + len(SINCE)
 PATIENCE = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
 _FIRST = ", ".join(
-    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS[: -len(ADDED)]
+    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS if name != "prompt"
 )
 
 
@@ -157,6 +165,6 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     if version == 0:
         connection.execute(f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_FIRST})")
         version = 1
-    for column in ADDED[version - 1 :]:
-        connection.execute(f"ALTER TABLE runs ADD COLUMN {column}")
+    for statement in chain.from_iterable(SINCE[version - 1 :]):
+        connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
