@@ -1,5 +1,5 @@
-// What gradio leaves out for keyboards and screen readers: groups, names, states, live regions. Names point at text that
-// stands on the page instead of repeating it, so that a translation of the page holds for them too.
+// What gradio leaves out for keyboards and screen readers: groups, names, states, live regions. Names point at text
+// that stands on the page instead of repeating it, so that a translation of the page holds for them too.
 onUiLoaded(function () {
     let given = 0;
     const idOf = (element) => element.id || (element.id = `flux_kontext_part_${++given}`);
@@ -34,7 +34,8 @@ onUiLoaded(function () {
         for (const button of part("presets").querySelectorAll("button")) {
             button.setAttribute("aria-pressed", button.classList.contains("primary"));
         }
-        for (const info of panel.querySelectorAll("[data-testid=block-info].has-info + div, .fk-check > div:not(.wrap)")) {
+        const infos = "[data-testid=block-info].has-info + div, .fk-check > div:not(.wrap)";
+        for (const info of panel.querySelectorAll(infos)) {
             for (const input of info.closest(".block").querySelectorAll("input")) {
                 input.setAttribute("aria-describedby", idOf(info));
             }

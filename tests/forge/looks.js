@@ -2,7 +2,8 @@
 ([selectors, least]) => {
     const faults = { contrast: [], clipped: [], overlapping: [] };
     const shown = (element) => element.checkVisibility({ visibilityProperty: true }) && !element.closest(".fk-spoken");
-    const name = (element) => `${element.closest("[id]")?.id} ${(element.textContent || element.ariaLabel || "").trim().slice(0, 40)}`;
+    const name = (element) =>
+        `${element.closest("[id]")?.id} ${(element.textContent || element.ariaLabel || "").trim().slice(0, 40)}`;
 
     // Colours, as what the eye gets: layers of background and opacity laid over each other.
     const colours = (text) =>
@@ -42,7 +43,10 @@
         );
     }
 
-    const meets = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+    // Side by side there have to be two pixels between them.
+    const meets = (a, b) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > -2 &&
+        Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
     function clip(element, box, root) {
         for (let outer = element.parentElement; outer; outer = outer.parentElement) {
             const style = getComputedStyle(outer);
@@ -72,13 +76,14 @@
             .filter((element) => shown(element) && element.getBoundingClientRect().width > 1)
             .map((element) => {
                 const { x, y, width, height } = element.getBoundingClientRect();
-                const thumb = element.type === "range" ? 6 : 0; // stands out of its track
+                const thumb = element.type === "range" ? 8 : 0; // stands out of its track
                 return [element, new DOMRect(x, y - thumb, width, height + 2 * thumb)];
             });
-        const readable = [...words.map(([element]) => element), ...root.querySelectorAll("input:is([type=number], :not([type])), textarea")];
-        for (const element of new Set(readable)) {
-            // Emoji have colours of their own; what cannot be used now, or is empty, need not stand out.
-            if (!shown(element) || element.value === "" || element.closest(":disabled") || element.matches(".image-buttons > :not(.fk-to-slot)")) continue;
+        const fields = [...root.querySelectorAll("input:is([type=number], :not([type])), textarea")];
+        const written = fields.filter((element) => shown(element) && element.value);
+        for (const element of new Set([...words.map(([element]) => element), ...written])) {
+            // What cannot be used now need not stand out, and Forge's emoji have colours of their own.
+            if (element.closest(":disabled") || element.matches(".image-buttons > :not(.fk-to-slot)")) continue;
             const ratio = contrast(element);
             if (!(ratio >= least)) faults.contrast.push(`${name(element)}: ${ratio.toFixed(2)}`);
         }
