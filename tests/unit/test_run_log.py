@@ -232,8 +232,8 @@ def test_two_servers_on_an_older_file(old_log: RunLog) -> None:
 
 
 def test_a_migration_that_fails_leaves_the_older_log(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "ADDED", (*log_module.ADDED, "prompt TEXT"))
-    monkeypatch.setattr(log_module, "VERSION", 3)
+    monkeypatch.setattr(log_module, "SINCE", (*log_module.SINCE, ("ALTER TABLE runs ADD COLUMN prompt TEXT",)))
+    monkeypatch.setattr(log_module, "VERSION", log_module.VERSION + 1)
     with pytest.raises(LogError, match="duplicate column"):
         old_log.add(RUN)
     monkeypatch.undo()

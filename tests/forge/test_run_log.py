@@ -1,0 +1,128 @@
+"""The run log's file in trouble, in a real Forge: every generation succeeds, and page and report say what is wrong."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+
+from lib_fluxkontext.runs.log import RunLog
+from lib_fluxkontext.runs.row import COLUMNS, Run
+from tests.forge.browser import ForgePage
+from tests.forge.requests import made, report
+from tests.forge.server import ForgeServer
+
+RUNS = "txt2img_flux_kontext_runs"
+ON = {"enabled": True, "cache": False}
+MANY = 10_000
+
+
+@pytest.fixture
+def log(forge_page: ForgeServer) -> Iterator[RunLog]:
+    """The log of the server with a page, one run in it; put back as it was afterwards."""
+    made(forge_page, ON, steps=1)
+    path = forge_page.data / "flux-kontext" / "runs.sqlite"
+    before = path.read_bytes()
+    yield RunLog(path)
+    path.write_bytes(before)
+
+
+def shown(page: ForgePage, words: str) -> str:
+    """What the table says once it says ``words``."""
+    if not page.element(f"{RUNS}_show").is_visible():
+        page.open_accordion(RUNS)
+    page.click(f"{RUNS}_show")
+    page.element(f"{RUNS}_table").get_by_text(words).first.wait_for(timeout=15000)
+    return page.element(f"{RUNS}_table").inner_text()
+
+
+def notes(server: ForgeServer) -> list[str]:
+    """The report's notes of a generation, which must succeed."""
+    return report(made(server, ON, steps=1))["notes"]
+
+
+def test_a_corrupt_file_is_set_aside_and_a_new_one_begun(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
+    log.path.write_bytes(b"this is not a database" * 400)
+    assert "cannot be read" in shown(page, "the run log cannot be read")
+    assert notes(forge_page) == []
+    assert log.count() == 1
+    assert list(log.path.parent.glob("runs.sqlite.damaged-*"))
+    shown(page, "small-flux")
+
+
+def test_a_folder_that_cannot_be_written_costs_a_note(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
+    """A file stands where the folder must be: that holds for root too, whom permissions do not stop."""
+    folder = log.path.parent
+    aside = folder.rename(folder.with_name("flux-kontext-aside"))
+    folder.write_text("in the way", encoding="utf-8")
+    try:
+        (note,) = notes(forge_page)
+        assert note.startswith("The run was not logged")
+        shown(page, "No runs yet")
+    finally:
+        folder.unlink()
+        aside.rename(folder)
+    assert notes(forge_page) == []
+
+
+@contextmanager
+def full_disk(server: ForgeServer, limit: int) -> Iterator[None]:
+    """The server cannot write behind so many bytes of any file, as on a full disk; it can read as before."""
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_a_note(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
+    ((_, run),) = log.latest(1)
+    fill(log.path, run, 5000)
+    limit = log.path.stat().st_size  # it cannot grow
+    assert forge_page.log_path.stat().st_size < limit
+    newest = log.latest(1)[0][0]
+    with full_disk(forge_page, limit):
+        (note,) = notes(forge_page)
+        assert note.startswith("The run was not logged")
+        shown(page, "50 of 5,000 runs")  # what is there can still be read
+    assert log.latest(1)[0][0] == newest
+    assert notes(forge_page) == []
+    assert log.latest(1)[0][0] == newest + 1
+
+
+def test_a_log_of_ten_thousand_runs_is_bounded_sorted_whole_and_costs_the_page_nothing(
+    forge_page: ForgeServer, page: ForgePage, log: RunLog
+) -> None:
+    page_before = page.page.content()
+    ((_, run),) = log.latest(1)
+    fill(log.path, run, MANY, fastest_first=True)
+    page.open(forge_page.url)
+    page.open_accordion("txt2img_flux_kontext")
+    assert page.element(f"{RUNS}_table").inner_text().strip() == ""  # opening reads nothing of the log
+    assert abs(len(page.page.content()) - len(page_before)) < 0.02 * len(page_before)
+    assert "0.12 s" not in shown(page, f"50 of {MANY:,} runs")
+    page.element(f"{RUNS}_sort").locator("input").click()
+    page.page.get_by_role("option", name="Fastest sampling").click()
+    page.element(f"{RUNS}_table").get_by_text("0.12 s").first.wait_for(timeout=15000)  # the oldest of all
+    assert page.element(f"{RUNS}_table").locator("tbody tr").count() == 50
+    assert notes(forge_page) == []
+    assert MANY - 50 < log.count() <= MANY  # bounded by number, and numbers of runs that failed are not used again
+
+
+def fill(path: Path, run: Run, count: int, fastest_first: bool = False) -> None:
+    """Runs like this one until there are so many, in one transaction."""
+    marks = ", ".join("?" * len(COLUMNS))
+    sampling = COLUMNS.index("sampling_seconds")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        there = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+        if fastest_first:
+            connection.execute("UPDATE runs SET sampling_seconds = 0.12")
+        values = [*astuple(run)]
+        rows = ([*values[:sampling], 1000.0 + number, *values[sampling + 1 :]] for number in range(count - there))
+        connection.executemany(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
