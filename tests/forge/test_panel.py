@@ -81,6 +81,20 @@ def test_steps_are_shown_while_they_happen(page: ForgePage, files: dict[str, Pat
     assert report.locator(".fk-live").count() == 0
 
 
+def test_a_card_that_is_full_is_said_while_it_samples(page: ForgePage, files: dict[str, Path]) -> None:
+    drop_both(page, files)
+    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    page.fill("txt2img_steps", 12)
+    page.element("txt2img_prompt").locator("textarea").fill("a full card")
+    page.start_generation()
+    live = page.element(f"txt2img_{PANEL}_report").locator(".fk-live")
+    live.get_by_text("The card was full").wait_for(timeout=60000)
+    assert "12.00 GB of 12.00 GB on the card" in live.inner_text()
+    assert "Lower GPU Weights" in live.inner_text()
+    page.wait_generation_done()
+    page.element(f"txt2img_{PANEL}_report").locator(".fk-sums").wait_for(timeout=20000)
+
+
 def test_swap_clear_mute_and_use_its_size(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
     page.click(f"txt2img_{PANEL}_swap")

@@ -114,7 +114,9 @@ def _crop_line(plan: SizePlan) -> str:
     sides = ", ".join(words for removed, words in places if removed)
     if sides:
         share = plan.removed_share
-        text = say("Crop removes {share}: {sides}", share=f"{share:.0%}" if share >= 0.005 else "< 1%", sides=sides)
+        text = say("Crop removes {sides}", sides=sides)
+        if share >= 0.005:
+            text = say("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=sides)
         return line(text, "fk-warning" if share > 0.1 else "")
     if plan.target != plan.resized:
         background = options.current().background

@@ -9,7 +9,8 @@ generation that does not ask. One API argument, a dict:
 ``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 
-The page has no such argument; there the words ``half transparent`` in the prompt make the picture's left half so.
+The page has no such argument; there words in the prompt do: ``half transparent`` makes the picture's left half so,
+``full card`` has the memory meter see a card of 12 GB that is full.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ class Hooks:
             from lib_fluxkontext.cache.kept_layers import KeptLayers
 
             self.put, KeptLayers.put = KeptLayers.put, self.no_room
+        self.read = None
+        if controls.get("full_card"):
+            from lib_fluxkontext.meters.memory import MemoryMeter, MemoryUse
+
+            full = MemoryUse("a card", 11 << 30, 12 << 30, 12 << 30, 12 << 30, 1 << 30, spill_suspected=True)
+            self.read, MemoryMeter.read = MemoryMeter.read, lambda _: full
         if controls.get("count_forwards"):
             for kind in ("double", "single"):
                 for block in getattr(transformer, f"{kind}_blocks", []):
@@ -73,6 +80,10 @@ class Hooks:
             from lib_fluxkontext.cache.kept_layers import KeptLayers
 
             KeptLayers.put, self.put = self.put, None
+        if self.read is not None:
+            from lib_fluxkontext.meters.memory import MemoryMeter
+
+            MemoryMeter.read, self.read = self.read, None
         while self.handles:
             self.handles.pop().remove()
 
@@ -125,6 +136,8 @@ if ENABLED:
 
         def process(self, p: processing.StableDiffusionProcessing, controls: dict | None = None) -> None:
             global active
+            if "full card" in p.prompt:
+                controls = {"full_card": True}
             if controls:
                 end_hooks()
                 objects = p.sd_model.forge_objects
