@@ -117,7 +117,7 @@ class Generation:
     def _close(self, p: Any, one: SamplingPass) -> None:
         """The sampling is over, finished or failed."""
         self._guard = None
-        latest.watch(p, None)
+        latest.unwatch(p, self.so_far)
         one.release()
         latest.keep(p, self.report())
 

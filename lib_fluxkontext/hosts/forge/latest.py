@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakMethod
 
 from lib_fluxkontext.report.generation import GenerationReport
 
 SoFar = Callable[[], tuple[GenerationReport, int] | None]
 
 _latest: dict[str, GenerationReport] = {}
-_running: dict[str, SoFar] = {}
+_running: dict[str, tuple[WeakMethod[SoFar], ...]] = {}
+"""Innermost last: another extension may run a generation inside one. Weak, since one that fails says no goodbye."""
 
 
 def tab_of(p: Any) -> str:
@@ -23,18 +25,25 @@ def keep(p: Any, report: GenerationReport) -> None:
     _latest[tab_of(p)] = report
 
 
-def watch(p: Any, so_far: SoFar | None) -> None:
-    """From now on ``so_far`` tells how the tab's generation goes; None: nothing runs."""
-    if so_far is None:
-        _running.pop(tab_of(p), None)
-    else:
-        _running[tab_of(p)] = so_far
+def watch(p: Any, so_far: SoFar) -> None:
+    """From now on this bound method tells how the tab's generation goes."""
+    unwatch(p, so_far)
+    _running[tab_of(p)] += (WeakMethod(so_far),)
+
+
+def unwatch(p: Any, so_far: SoFar) -> None:
+    """It tells no more; the generation that it ran inside of, if any, tells again."""
+    tab = tab_of(p)
+    _running[tab] = tuple(one for one in _running.get(tab, ()) if one() not in (None, so_far))
 
 
 def running(tab: str) -> tuple[GenerationReport, int] | None:
     """How the tab's generation goes and how many steps it has, or None between generations."""
-    so_far = _running.get(tab)
-    return so_far() if so_far is not None else None
+    for one in reversed(_running.get(tab, ())):
+        so_far = one()
+        if so_far is not None:
+            return so_far()
+    return None
 
 
 def get(tab: str) -> GenerationReport | None:
