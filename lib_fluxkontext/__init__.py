@@ -11,6 +11,7 @@ The data's way through the package, each step in the folder of its name:
 7. ``checkpoint/``   what the chosen file is, from its header alone, and whether it fits
 8. ``runs/``         every generation in a log, to compare
 9. ``infotext``      settings and results as a picture carries them, and back
+10. ``words``        what the page says, in the page's language
 
 ``hosts/`` drive the core: ``hosts/forge`` inside Stable Diffusion WebUI Forge, ``hosts/diffusers`` around diffusers'
 pipeline, with the command line. The core never imports a host.

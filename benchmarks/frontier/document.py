@@ -180,10 +180,11 @@ and with none:
 
 {comparison(tables[0])}
 
-Where the difference is negative the others are better. Up to about 1.6 times they reuse the same steps with the same
-forecast, and deciding for the whole batch is cheaper. With few or no references cache-dit's TaylorSeer stays ahead at
-the same share of reused steps; it extrapolates in steps where this project extrapolates in sigma, and why that does
-better there was not found out.
+Where the difference is negative the others are better.
+
+*Correction* lets a step that is computed in full pay for what the approximate ones before it got wrong
+(`lib_fluxkontext/cache/correction.py`). It assumes Euler's steps; the table is Euler's. With reference reuse, *every 1*
+means that the references run in every step that is computed and in none that is reused.
 
 {sections}
 
