@@ -1,0 +1,150 @@
+"""Fifty generations in a row, in every way they can go, leave neither memory nor handles behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.forge.browser import browser_path, open_browser
+from tests.forge.photos import cat, woman
+from tests.forge.requests import HOOKS, kontext, report, two_references
+from tests.forge.server import ForgeServer, Result, encode_image
+
+WARM_UP = 10
+GENERATIONS = 50
+WEIGHED = 20
+"""After each of the last so many the server is weighed. What counts is the median difference from one to the next: what
+the allocator keeps of freed memory jumps by 20 MiB now and then, up and down."""
+
+LATENT_BYTES = 16 * 64 * 64 * 4
+"""One kept latent of the 512×512 photograph; a run's kept keys and values are 16 MiB."""
+
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
+KINDS = ("computed", "reused", "kept", "reused")
+HIRES: dict[str, Any] = {
+    "enable_hr": True,
+    "hr_scale": 2,
+    "hr_upscaler": "Latent",
+    "hr_second_pass_steps": 2,
+    "denoising_strength": 0.5,
+    "hr_additional_modules": ["Use same choices"],
+    "hr_cfg": 1.0,
+}
+
+
+def everything_on(**more: Any) -> dict[str, Any]:
+    """Two references and all caches, so that the steps are ``KINDS``."""
+    caches = {"cache": True, "cache_threshold": 1.0, "cache_max_consecutive": 1, "reference_refresh": 4}
+    small_cat = encode_image(cat().resize((96, 64)))
+    return two_references(image2=small_cat, sizing="no change", **caches) | more
+
+
+def generate(server: ForgeServer, number: int) -> Result:
+    """One generation, and in every ten a hires fix, an img2img, a refused, a failed and an interrupted one."""
+    match number % 10:
+        case 3:
+            return server.txt2img(**kontext(everything_on()), **SMALL, **HIRES, seed=number)
+        case 5:
+            return server.img2img(woman(), **kontext(everything_on()), **SMALL, seed=number)
+        case 7:
+            refused = server.txt2img(**kontext(everything_on(sizing="crop")), **SMALL)
+            assert refused.status == 422
+        case 8:
+            failed = server.txt2img(**kontext(everything_on(), **{HOOKS: {"fail_at_call": 3}}), **SMALL)
+            assert failed.status == 500
+        case 9:
+            stopped = server.txt2img(**kontext(everything_on(), **{HOOKS: {"interrupt_at_step": 2}}), **SMALL)
+            assert len(report(stopped)["passes"][0]["steps"]) < SMALL["steps"]
+    return server.txt2img(**kontext(everything_on()), **SMALL, seed=number)
+
+
+def counted(server: ForgeServer, collect: bool = True) -> dict[str, Any]:
+    """What is alive inside the server."""
+    status, reply = server.get(f"/small-flux/counts?collect={collect}")
+    assert status == 200
+    return reply
+
+
+def held(server: ForgeServer, process: psutil.Process) -> int:
+    """Physical memory in bytes, after a collection."""
+    server.get("/small-flux/settle")
+    return process.memory_info().rss
+
+
+def handles(process: psutil.Process) -> int:
+    """Open files, sockets and pipes."""
+    return process.num_handles() if psutil.WINDOWS else process.num_fds()
+
+
+def settled(count: Callable[[], int], most: int, seconds: float = 15) -> int:
+    """The count, once it is no more than ``most``: a connection that was answered closes a moment later."""
+    until = time.monotonic() + seconds
+    while (now := count()) > most and time.monotonic() < until:
+        time.sleep(0.1)
+    return now
+
+
+def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeServer) -> None:
+    process = psutil.Process(forge.process.pid)
+    for number in range(WARM_UP):
+        assert generate(forge, number).status == 200
+    alive = counted(forge)
+    opened, threads = handles(process), process.num_threads()
+    memory = []
+    for number in range(GENERATIONS):
+        result = generate(forge, number)
+        assert result.status == 200, result.reply
+        assert tuple(step["kind"] for step in report(result)["passes"][0]["steps"]) == KINDS
+        if number >= GENERATIONS - WEIGHED:
+            memory.append(held(forge, process))
+    assert median(after - before for before, after in pairwise(memory)) < LATENT_BYTES / 2
+    assert settled(lambda: handles(process), opened) <= opened
+    assert settled(process.num_threads, threads) <= threads
+    assert counted(forge) == alive
+
+
+def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, tmp_path: Path) -> None:
+    """The page's own ways: Forge's main thread, the live report, gradio's states."""
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    woman().save(tmp_path / "woman.png")
+    process = psutil.Process(forge_page.process.pid)
+    with open_browser(1400, 1600) as page:
+        page.open(forge_page.url)
+        page.open_accordion("txt2img_flux_kontext")
+        page.fill("txt2img_steps", 4)
+        for side in ("width", "height"):
+            page.fill(f"txt2img_{side}", 64)
+        page.element("txt2img_flux_kontext_half_size").locator("input").check()
+        page.click("txt2img_flux_kontext_preset_fast")
+        page.drop_image("txt2img_flux_kontext_image1", tmp_path / "woman.png")
+
+        def generations(count: int) -> dict[str, Any]:
+            for _ in range(count):
+                page.generate()
+            page.click("txt2img_flux_kontext_recommend")
+            page.click("txt2img_flux_kontext_undo")
+            page.element("txt2img_flux_kontext_undo").and_(page.page.locator(":disabled")).wait_for()
+            return counted(forge_page)
+
+        before = generations(2)
+        opened, threads = handles(process), process.num_threads()
+        assert generations(3) == before
+        assert settled(lambda: handles(process), opened) <= opened
+        assert settled(process.num_threads, threads) <= threads
+
+
+def test_decoded_photographs_go_with_their_generation(forge: ForgeServer) -> None:
+    """Not when Python happens to collect: two photographs of 12 megapixels are 72 MB each time."""
+    for number in range(3):
+        assert generate(forge, number).status == 200
+    alive = counted(forge, collect=False)["ours"]
+    assert "Reference" not in alive
+    assert "Generation" not in alive
