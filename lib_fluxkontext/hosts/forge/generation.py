@@ -214,9 +214,8 @@ def after_batch(p: Any) -> None:
 def finish(p: Any, processed: Any) -> None:
     """``postprocess``: infotexts are built, so what is added now reaches the API's ``info`` alone."""
     generation = of(p)
-    setattr(
-        p, ATTRIBUTE, None
-    )  # Forge's p goes in a cycle of its own and lives on for a while; the photographs need not
+    # Forge's p is part of a cycle and lives on until Python collects; the photographs need not.
+    setattr(p, ATTRIBUTE, None)
     if generation is None or not generation.active:
         return
     report = generation.report()
