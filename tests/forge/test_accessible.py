@@ -21,7 +21,10 @@ ORDER = [
     *[f"_{part.format(number)}" for number in (1, 2) for part in SLOT],
     *[f"_{name}" for name in ("swap", "clear", "to_img2img", "recommend", "sizing", "half_size", "hires_references")],
     *[f"_preset_{name.lower()}" for name in PRESETS],
-    *[f"_{name}" for name in ("cache", "threshold", "warmup", "max_consecutive", "compute_last", "forecast", "correct")],
+    *[
+        f"_{name}"
+        for name in ("cache", "threshold", "warmup", "max_consecutive", "compute_last", "forecast", "correct")
+    ],
     "_reference_refresh",
     "_runs",
 ]
