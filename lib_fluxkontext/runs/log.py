@@ -95,14 +95,16 @@ class RunLog:
             return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def clear(self) -> None:
-        """Forget all runs."""
+        """Forget all runs; a damaged file is set aside."""
         if not self.path.exists():
             return
         try:
             with self._open() as connection:
                 connection.execute("DELETE FROM runs")
-        except sqlite3.DatabaseError as error:
+        except sqlite3.OperationalError as error:  # nothing is wrong with the file itself
             raise LogError(f"the run log could not be cleared: {error}") from None
+        except sqlite3.DatabaseError:
+            self._set_aside()
 
     def _add(self, run: Run) -> None:
         try:

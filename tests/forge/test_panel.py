@@ -70,12 +70,14 @@ def test_two_photographs_in_one_picture_out_with_its_report(page: ForgePage, fil
 
 def test_steps_are_shown_while_they_happen(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
+    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    page.fill("txt2img_steps", 12)
     report = page.element(f"txt2img_{PANEL}_report")
     page.start_generation()
     report.locator(".fk-live").get_by_text("left").wait_for(timeout=60000)
     text = report.inner_text()
-    assert re.search(r"Sampling: step [2-4] of 4 · .+ so far · about .+ left · .+ process memory", text), text
-    assert 1 <= report.locator("svg g rect").count() <= 4
+    assert re.search(r"Sampling: step ([2-9]|1[0-2]) of 12 · .+ so far · about .+ left · .+ process memory", text), text
+    assert 1 <= report.locator("svg g rect").count() <= 12
     page.wait_generation_done()
     report.locator(".fk-sums").wait_for(timeout=20000)
     assert report.locator(".fk-live").count() == 0

@@ -321,3 +321,13 @@ def test_costs_come_from_the_report() -> None:
     assert costs["sampling_seconds"] == 9.0
     assert cache_in_words(KontextSettings()) == "0.14, forecast"
     assert cache_in_words(KontextSettings(cache=False)) == "off"
+
+
+def test_clearing_a_damaged_log_sets_it_aside(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "runs.sqlite")
+    log.path.write_bytes(b"this is not a database" * 400)
+    with pytest.raises(LogError, match="cannot be read"):
+        log.latest()
+    log.clear()
+    assert log.latest() == []
+    assert len(list(tmp_path.glob("runs.sqlite.damaged-*"))) == 1
