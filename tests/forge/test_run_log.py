@@ -126,3 +126,5 @@ def fill(path: Path, run: Run, count: int, fastest_first: bool = False) -> None:
         values = [*astuple(run)]
         rows = ([*values[:sampling], 1000.0 + number, *values[sampling + 1 :]] for number in range(count - there))
         connection.executemany(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
+        connection.commit()
+        connection.execute("VACUUM")  # no free page is left: the next run makes the file grow
