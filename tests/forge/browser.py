@@ -67,6 +67,7 @@ class ForgePage:
         self.console: list[str] = []
         self.errors: list[str] = []
         self.gallery_before: str | None = None
+        self.report_before: str | None = None
         page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
 
@@ -140,6 +141,8 @@ class ForgePage:
     def start_generation(self, tab: str = "txt2img") -> None:
         """Click "Generate"."""
         self.gallery_before = self.gallery_image(tab)
+        sums = self.page.locator(f"#{tab}_flux_kontext_report .fk-sums")
+        self.report_before = sums.inner_text() if sums.count() else None
         self.click(f"{tab}_generate")
 
     def wait_generation_done(self, tab: str = "txt2img", timeout: float = 120) -> None:
@@ -151,6 +154,14 @@ class ForgePage:
         """Generate and wait for the result."""
         self.start_generation(tab)
         self.wait_generation_done(tab, timeout)
+
+    def report(self, tab: str = "txt2img") -> Locator:
+        """The panel's report of the generation that :meth:`start_generation` began, once it is there."""
+        shown = f"[...document.querySelectorAll('#{tab}_flux_kontext_report .fk-sums')].map(one => one.innerText)"
+        self.page.wait_for_function(
+            f"before => {shown}.length === 1 && {shown}[0] !== before", arg=self.report_before, timeout=20000
+        )
+        return self.element(f"{tab}_flux_kontext_report")
 
     def infotext(self, tab: str = "txt2img") -> str:
         """The generation data below the gallery."""

@@ -38,7 +38,7 @@ def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
     page.fill(f"{PANEL}_reference_refresh", 4)
     page.element(f"{PANEL}_facts2").get_by_text("624×416").wait_for(timeout=15000)
     page.generate()
-    page.element(f"{PANEL}_report").locator(".fk-sums").wait_for(timeout=20000)
+    page.report()
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
     page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for(timeout=15000)

@@ -84,7 +84,8 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
         _sizing(ids, controls, start, is_img2img)
         presets = _cache(ids, controls, start)
         checkpoint = gr.HTML("", elem_id=ids.of("checkpoint"))
-        report = gr.HTML(report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
+        # A function is called whenever the page is opened; a value would stay the one of Forge's start.
+        report = gr.HTML(lambda: report_html(latest.get(ids.tab), ids.accordion), elem_id=ids.of("report"))
         spoken = gr.HTML("", elem_id=ids.of("spoken"), elem_classes="fk-spoken")
         build_runs(ids)
         # Hidden by style rather than visible=False, which would keep them out of the page and their events with them.
