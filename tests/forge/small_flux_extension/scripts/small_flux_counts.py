@@ -1,6 +1,7 @@
 """Test-only routes: what is alive in the server. Like the hooks, they are there only when the environment asks.
 
 ``GET /small-flux/counts`` tensors, their bytes, the extension's own objects by class, and what gradio keeps for pages
+``GET /small-flux/threads`` how many there are outside the web server's pools
 ``GET /small-flux/settle`` collects, and gives free memory back to the system, so that what is held shows from outside
 """
 
@@ -10,14 +11,18 @@ import contextlib
 import ctypes
 import gc
 import os
+import threading
 from collections import Counter
 from typing import Any
 
+import psutil
 import torch
 from modules import script_callbacks, shared
 
 ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
 OURS = "lib_fluxkontext."
+POOLS = ("AnyIO worker thread", "ThreadPoolExecutor", "asyncio_")
+"""How the threads are named that a pool makes when several requests come at once, and keeps for the next."""
 
 
 def counts(collect: bool = True) -> dict[str, Any]:
@@ -41,6 +46,12 @@ def sessions() -> list[int]:
     return [len(one.state_data) for one in holder.session_data.values()] if holder is not None else []
 
 
+def threads() -> int:
+    """Native ones too, such as PyTorch's."""
+    pooled = sum(one.name.startswith(POOLS) for one in threading.enumerate())
+    return psutil.Process().num_threads() - pooled
+
+
 def settle() -> None:
     """Forge's own objects go in cycles. Where the C library has no ``malloc_trim``, free memory stays."""
     gc.collect()
@@ -51,6 +62,7 @@ def settle() -> None:
 def add_routes(_: Any, app: Any) -> None:
     """Beside Forge's own API."""
     app.add_api_route("/small-flux/counts", counts, methods=["GET"])
+    app.add_api_route("/small-flux/threads", threads, methods=["GET"])
     app.add_api_route("/small-flux/settle", settle, methods=["GET"])
 
 
