@@ -51,26 +51,30 @@ class RunLog:
         self.path = path
         self.limit = limit
 
-    def add(self, run: Run) -> None:
-        """Append a run.
+    def add(self, run: Run) -> Path | None:
+        """Append a run. A file that is no log, or damaged, is set aside under another name, and a new one is begun.
+
+        Returns:
+            Where the damaged file is now, or None where nothing was wrong.
 
         Raises:
-            LogError: the folder is read-only, the disk full, the file locked. A file that is no log, or damaged, is
-                set aside under another name, and a new one is begun.
+            LogError: the folder is read-only, the disk full, the file locked.
         """
+        aside = None
         try:
             try:
                 self._add(run)
             except sqlite3.OperationalError:  # read-only, full, locked: nothing is wrong with the file itself
                 raise
             except sqlite3.DatabaseError:
-                self._set_aside()
+                aside = self._set_aside()
                 self._add(run)
         except sqlite3.DatabaseError as error:
             raise LogError(f"the run was not logged: {error} ({self.path})") from None
+        return aside
 
     def latest(self, count: int = 50, sort: str = "id", descending: bool = True) -> list[tuple[int, Run]]:
-        """(id, run) pairs, sorted by a column.
+        """(id, run) pairs, sorted by a column; runs that have no value there come last.
 
         Raises:
             ValueError: no such column.
@@ -79,7 +83,7 @@ class RunLog:
         if sort not in (*COLUMNS, "id"):
             raise ValueError(f"no column {sort}")
         order = "DESC" if descending else "ASC"
-        return self._read(f"ORDER BY {sort} {order}, id DESC LIMIT ?", [count])
+        return self._read(f"ORDER BY {sort} {order} NULLS LAST, id DESC LIMIT ?", [count])
 
     def get(self, ids: Sequence[int]) -> list[tuple[int, Run]]:
         """Some runs, in the order asked for; unknown ids are left out."""
@@ -146,10 +150,10 @@ class RunLog:
                 raise LogError(f"the run log is from a newer version of the extension ({self.path})")
             yield connection
 
-    def _set_aside(self) -> None:
+    def _set_aside(self) -> Path:
         """Keep a damaged file for whoever wants to look, under a name of its own."""
         try:
-            self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+            return self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
         except OSError as error:
             raise LogError(f"the run log is damaged and cannot be moved: {error.strerror} ({self.path})") from None
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lib_fluxkontext.runs.log import RunLog
@@ -49,9 +49,11 @@ def notes(server: ForgeServer) -> list[str]:
 def test_a_corrupt_file_is_set_aside_and_a_new_one_begun(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
     log.path.write_bytes(b"this is not a database" * 400)
     assert "cannot be read" in shown(page, "the run log cannot be read")
-    assert notes(forge_page) == []
+    (note,) = notes(forge_page)
     assert log.count() == 1
-    assert list(log.path.parent.glob("runs.sqlite.damaged-*"))
+    (aside,) = log.path.parent.glob("runs.sqlite.damaged-*")
+    assert note == f"The run log was damaged and begun anew; the old file is {aside}"
+    assert notes(forge_page) == []
     shown(page, "small-flux")
 
 
@@ -73,14 +75,16 @@ def test_a_folder_that_cannot_be_written_costs_a_note(forge_page: ForgeServer, p
 @contextmanager
 def full_disk(server: ForgeServer, limit: int) -> Iterator[None]:
     """The server cannot write behind so many bytes of any file, as on a full disk; it can read as before."""
-    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, before[1]))
+    process = psutil.Process(server.process.pid)
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (limit, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux limits the files of another process")
 def test_a_full_disk_costs_a_note(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
     ((_, run),) = log.latest(1)
     fill(log.path, run, 5000)

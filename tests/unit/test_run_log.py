@@ -78,6 +78,8 @@ def test_sorting(log: RunLog) -> None:
     assert [one.sampling_seconds for _, one in fastest] == [10.0, 20.0]
     with pytest.raises(ValueError, match="no column"):
         log.latest(sort="id; DROP TABLE runs")
+    log.add(run(computed_seconds=None))
+    assert log.latest(4, *SORTABLE["Fastest step"])[-1][1].computed_seconds is None
 
 
 def test_the_oldest_go_first_and_all_can_go(tmp_path: Path) -> None:
@@ -97,10 +99,11 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(log: RunLog, content: b
     log.path.write_bytes(content)
     with pytest.raises(LogError):
         log.latest()
-    log.add(RUN)
+    aside = log.add(RUN)
     assert log.count() == 1
-    (aside,) = log.path.parent.glob("*.damaged-*")
+    assert aside is not None
     assert aside.read_bytes() == content
+    assert log.add(RUN) is None
 
 
 def test_an_empty_file_is_as_good_as_none(log: RunLog) -> None:

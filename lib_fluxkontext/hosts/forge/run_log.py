@@ -31,16 +31,16 @@ def run_log() -> RunLog:
 
 
 def record(p: Any, processed: Any, settings: KontextSettings, report: GenerationReport) -> str | None:
-    """Add this generation unless the log is off; returns what went wrong, in one line, or None. Never raises."""
+    """Add this generation unless the log is off; returns what was wrong, in one line, or None. Never raises."""
     try:
         if not options.current().log:
             return None
-        run_log().add(_run(p, processed, settings, report))
+        aside = run_log().add(_run(p, processed, settings, report))
     except LogError as error:
         return str(error)
     except Exception as error:  # what other extensions leave on p is anybody's guess, and a log is not worth a picture
         return f"the run was not logged: {type(error).__name__}: {error}"
-    return None
+    return None if aside is None else f"the run log was damaged and begun anew; the old file is {aside}"
 
 
 def _run(p: Any, processed: Any, settings: KontextSettings, report: GenerationReport) -> Run:
