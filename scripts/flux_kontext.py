@@ -15,10 +15,11 @@ from lib_fluxkontext.hosts.forge import (
     options,
     panel,
     panel_events,
-    recommended,
     xyz_axes,
 )
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
+
+FORGE_CONTROLS = {name for needs, _ in panel_events.CONNECTIONS for name in needs}
 
 
 class FluxKontextScript(scripts.Script):
@@ -29,6 +30,7 @@ class FluxKontextScript(scripts.Script):
     def __init__(self) -> None:
         super().__init__()
         self._forge_controls: dict[str, tuple[Any, Any]] = {}
+        self._connected: set[tuple[str, ...]] = set()
         self._panel: tuple[panel.Panel, Any] | None = None
         self._gallery: Any = None
 
@@ -48,6 +50,7 @@ class FluxKontextScript(scripts.Script):
         self.infotext_fields = panel_events.paste_fields(built)
         self.paste_field_names = list(infotext.LABELS.values())
         self._panel = (built, gr.context.Context.root_block)
+        self._connected.clear()
         self._connect()
         return built.arguments()
 
@@ -60,7 +63,7 @@ class FluxKontextScript(scripts.Script):
     def after_component(self, component: Any, **kwargs: Any) -> None:
         tab = "img2img" if self.is_img2img else "txt2img"
         name = str(kwargs.get("elem_id") or "").removeprefix(f"{tab}_")
-        if name in recommended.FORGE_FIELDS:
+        if name in FORGE_CONTROLS:
             self._forge_controls[name] = (component, gr.context.Context.root_block)
             self._connect()
         elif name == "gallery":
@@ -70,15 +73,14 @@ class FluxKontextScript(scripts.Script):
 
     def _connect(self) -> None:
         """Once panel and Forge's own controls stand in the same page; Forge's API builds panels that have no page."""
-        if self._panel is None or len(self._forge_controls) < len(recommended.FORGE_FIELDS):
+        if self._panel is None:
             return
         built, root = self._panel
-        if any(place is not root for _, place in self._forge_controls.values()):
-            return
-        forge = {name: component for name, (component, _) in self._forge_controls.items()}
-        panel_events.connect_sizes(built, forge["width"], forge["height"])
-        panel_events.connect_checkpoint(built, forge["width"], forge["height"])
-        panel_events.connect_recommended(built, forge)
+        forge = {name: component for name, (component, place) in self._forge_controls.items() if place is root}
+        for needs, connect in panel_events.CONNECTIONS:
+            if needs not in self._connected and forge.keys() >= set(needs):
+                self._connected.add(needs)
+                connect(built, forge)
 
     def connect_img2img(self) -> None:
         """Connect what leads from this tab to img2img's; the page is built but for its footer."""

@@ -18,6 +18,9 @@ from lib_fluxkontext.cache.stream_rows import StreamRows
 
 Place = Literal["device", "host"]
 
+STREAMED_BLOCKS = 2
+"""Blocks whose keys and values are on the device at once when they are streamed from host memory."""
+
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = 448.0
 
@@ -66,6 +69,7 @@ class KeptLayers:
         self._fresh: dict[Stream, int] = {}
         self._dtype = torch.float32
         self._peak = 0
+        self._pin = True
         self._ahead = _Ahead()
 
     def begin(self, streams: Sequence[Stream]) -> None:
@@ -120,6 +124,9 @@ class KeptLayers:
         self._ahead.forget()
         self._layers.clear()
         self._fresh.clear()
+        empty_host_cache = getattr(torch._C, "_host_emptyCache", None)
+        if self.place == "host" and empty_host_cache is not None:
+            empty_host_cache()  # torch would hold pinned memory, which nobody else can use, until the program ends
 
     @property
     def held_bytes(self) -> int:
@@ -144,8 +151,25 @@ class KeptLayers:
         """A copy of its own, for a view would keep all tokens' keys alive."""
         if self.place == "device" or one.device.type == "cpu":
             return one.clone(memory_format=torch.contiguous_format)
-        host = torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
-        return host.copy_(one, non_blocking=True)
+        return self._host(one).copy_(one, non_blocking=True)
+
+    def _host(self, one: Tensor) -> Tensor:
+        """Room in main memory: pinned, or plain where the system gives no more of that, which is slower to stream."""
+        if self._pin:
+            try:
+                return torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._pin = False
+        return torch.empty(one.shape, dtype=one.dtype)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a failure says that memory ran out: torch has a type for it on the device, and only words elsewhere."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

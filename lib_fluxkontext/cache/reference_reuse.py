@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib_fluxkontext.cache.kept_layers import KeptLayers, KeptUse
+from lib_fluxkontext.cache.kept_layers import KeptLayers, KeptUse, out_of_memory
 from lib_fluxkontext.cache.step import Step, Stream
 
 NOT_KEPT = "Keys and values of the references did not fit into memory: the other steps computed all tokens."
@@ -144,9 +144,3 @@ class ReferenceReuse:
         """Sampling is over: forget everything, and say what was kept."""
         self.clear()
         return self.use()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a failure says that memory ran out: torch has a type for it on CUDA, and only words on the CPU."""
-    name = type(error).__name__
-    return isinstance(error, MemoryError) or name == "OutOfMemoryError" or "not enough memory" in str(error)

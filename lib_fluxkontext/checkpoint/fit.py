@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lib_fluxkontext.cache.kept_layers import kept_bytes
+from lib_fluxkontext.cache.kept_layers import STREAMED_BLOCKS, kept_bytes
 
 GIB = 2**30
 HIDDEN, BLOCKS, ITEM = 3072, 57, 2
@@ -27,12 +27,21 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes while sampling one picture, without what main memory can take over."""
+    """Bytes on the card while sampling, the whole model on it.
+
+    Attributes:
+        weights: of the transformer.
+        activations: of the picture's tokens.
+        references: of the reference tokens.
+        key_values: kept of the references; streamed, of the blocks that are there at once.
+        streamed: whether keys and values wait in main memory, because the card has no room for all of them.
+    """
 
     weights: int
     activations: int
     references: int
     key_values: int
+    streamed: bool = False
 
     @property
     def total(self) -> int:
@@ -40,7 +49,9 @@ class MemoryEstimate:
         return self.weights + self.activations + self.references + self.key_values + OVERHEAD
 
 
-def estimate(weights: int, image_tokens: int, reference_tokens: int, reuse: bool, rows: int = 1) -> MemoryEstimate:
+def estimate(
+    weights: int, image_tokens: int, reference_tokens: int, reuse: bool, rows: int = 1, card: int | None = None
+) -> MemoryEstimate:
     """Reckon.
 
     Args:
@@ -49,18 +60,22 @@ def estimate(weights: int, image_tokens: int, reference_tokens: int, reuse: bool
         reference_tokens: tokens of all references.
         reuse: whether keys and values of references are kept.
         rows: images in one model call; CFG above 1 doubles them.
+        card: bytes that it has, or None for as many as are needed.
     """
-    return MemoryEstimate(
+    needed = MemoryEstimate(
         weights=weights,
         activations=rows * image_tokens * TOKEN_BYTES,
         references=rows * reference_tokens * TOKEN_BYTES,
         key_values=kept_bytes(reference_tokens, HIDDEN, BLOCKS, rows, ITEM) if reuse else 0,
     )
+    if card is not None and needed.key_values and needed.total > card:
+        return replace(needed, key_values=needed.key_values * STREAMED_BLOCKS // BLOCKS, streamed=True)
+    return needed
 
 
 def gpu_weights(card: int, needed: MemoryEstimate) -> int:
-    """What Forge's GPU Weights should be at most, in bytes."""
-    return max(0, min(needed.weights, card - (needed.total - needed.weights)))
+    """What Forge's GPU Weights should be at most, in bytes: for references the extension asks for room itself."""
+    return max(0, card - max(OVERHEAD, needed.activations))
 
 
 def advice(card: int) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 from lib_fluxkontext.checkpoint.header import Header, TensorEntry, read_header
 
 BFL, DIFFUSERS = "double_blocks.0.img_attn.", "single_transformer_blocks.0.attn."
+CHROMA = "distilled_guidance_layer."
+"""Chroma has FLUX.1's blocks and is none: this takes the place of each block's modulation."""
+
 NF4_MARK, FP4_MARK = ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"
 REFERENCE_CHANNELS = 64
 """Channels of an image token where references can be appended; Fill, Canny and Depth have more."""
@@ -89,7 +92,9 @@ def explain(name: str, header: Header) -> CheckpointFacts:
 
 
 def _where(tensors: Sequence[TensorEntry]) -> tuple[str, str | None]:
-    """Prefix of the transformer's names, and which of the two layouts they follow."""
+    """Prefix of the transformer's names, and which of the two layouts they follow; None where it is not FLUX.1."""
+    if any(CHROMA in tensor.name for tensor in tensors):
+        return "", None
     for tensor in tensors:
         for layout in (BFL, DIFFUSERS):
             at = tensor.name.find(layout)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN, out_of_memory
+from lib_fluxkontext.cache.kept_layers import out_of_memory
+from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN
 from lib_fluxkontext.cache.step import Decision
 from lib_fluxkontext.transformer.attention_tap import AttentionTap
 from lib_fluxkontext.transformer.block_pass import BlockPass

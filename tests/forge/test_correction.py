@@ -48,7 +48,7 @@ def test_with_a_sampler_that_weighs_results_otherwise_it_stands_aside_and_says_s
     plain = made(forge, two_references(**REUSED), **settings)
     asked = made(forge, two_references(**REUSED, cache_correct=True), **settings)
     assert np.array_equal(pixels(asked), pixels(plain))
-    assert "with Heun nothing was corrected" in report(asked)["notes"][0]
+    assert "with this sampler nothing was corrected" in report(asked)["notes"][0]
 
 
 def test_with_no_cache_there_is_nothing_to_correct(forge: ForgeServer) -> None:

@@ -14,7 +14,7 @@ import pytest
 from lib_fluxkontext.runs.log import RunLog
 from lib_fluxkontext.runs.row import COLUMNS, Run
 from tests.forge.browser import ForgePage
-from tests.forge.requests import made, report
+from tests.forge.requests import HOOKS, kontext, made, report
 from tests.forge.server import ForgeServer
 
 RUNS = "txt2img_flux_kontext_runs"
@@ -117,6 +117,15 @@ def test_a_log_of_ten_thousand_runs_is_bounded_sorted_whole_and_costs_the_page_n
     assert page.element(f"{RUNS}_table").locator("tbody tr").count() == 50
     assert notes(forge_page) == []
     assert MANY - 50 < log.count() <= MANY  # bounded by number, and numbers of runs that failed are not used again
+
+
+def test_a_generation_that_was_interrupted_is_no_run(forge_page: ForgeServer, log: RunLog) -> None:
+    before = log.count()
+    stopped = forge_page.txt2img(**kontext(ON, **{HOOKS: {"interrupt_at_step": 2}}), steps=4)
+    assert len(report(stopped)["passes"][0]["steps"]) < 4
+    assert log.count() == before
+    made(forge_page, ON, steps=4)
+    assert log.count() == before + 1
 
 
 def fill(path: Path, run: Run, count: int, fastest_first: bool = False) -> None:

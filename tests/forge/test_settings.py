@@ -185,6 +185,7 @@ def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_i
     assert control("threshold").input_value() == str(PRESETS["Fast"]["cache_threshold"])
     assert control("reference_refresh").input_value() == str(PRESETS["Fast"]["reference_refresh"])
     assert control("half_size").is_checked()
+    assert control("correct").is_checked()
     assert not control("hires_references").is_checked()
     assert "primary" in (page.element("txt2img_flux_kontext_preset_fast").get_attribute("class") or "").split()
     page.open_accordion("txt2img_flux_kontext_runs")

@@ -68,6 +68,18 @@ def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscale
     assert np.array_equal(pixels(both), pixels(made(forge, two_references(**cached), **payload)))
 
 
+@pytest.mark.parametrize(
+    "target", [{"hr_scale": 2.0}, {"hr_resize_x": 3200}, {"hr_resize_x": 3200, "hr_resize_y": 3200}]
+)
+def test_references_too_large_for_the_hires_pass_are_refused_before_the_first(forge: ForgeServer, target: dict) -> None:
+    printed = len(forge.log_text())
+    size = {"width": 1600, "height": 1600, "enable_hr": True, "hr_upscaler": "Latent", **target}
+    refused = forge.txt2img(**kontext(two_references()), **size)
+    assert refused.status == 422
+    assert "3200×3200" in refused.reply["detail"]
+    assert "it/s" not in forge.log_text()[printed:]
+
+
 def test_img2img_takes_references_and_its_init_image_as_one(forge: ForgeServer, cached: dict) -> None:
     plain = from_picture(forge, None, woman())
     two = from_picture(forge, two_references(**cached), woman())

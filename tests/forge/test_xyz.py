@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.forge.photos import woman
 from tests.forge.requests import kontext, made, pixels, two_references
 from tests.forge.server import ForgeServer, Result
 
@@ -67,6 +69,13 @@ def test_an_axis_while_the_panel_is_off_is_refused(forge: ForgeServer) -> None:
     result = plot(forge, ("[Kontext] threshold", "0, 0.5", []), enabled=False)
     assert result.status == 500
     assert "Flux Kontext is off" in str(result.reply)
+
+
+def test_an_axis_of_a_muted_reference_is_refused(forge: ForgeServer, tmp_path: Path) -> None:
+    woman().save(tmp_path / "woman.png")
+    result = plot(forge, ("[Kontext] image 2", str(tmp_path), []), mute_image2=True)
+    assert result.status == 500
+    assert "reference 2 is muted" in str(result.reply)
 
 
 @pytest.mark.parametrize(

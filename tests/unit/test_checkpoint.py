@@ -97,6 +97,9 @@ def test_schnell_fill_and_others_are_told_apart(tmp_path: Path) -> None:
     assert not fill.takes_references
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(4)}, tmp_path / "sd15.safetensors")
     assert checkpoint_facts(tmp_path / "sd15.safetensors").family is None
+    chroma = safetensors_file(tmp_path / "c.safetensors", **{"distilled_guidance_layer.in_proj.weight": (128, 64)})
+    assert checkpoint_facts(chroma).family is None  # blocks like FLUX.1's, but another model
+    assert not checkpoint_facts(chroma).takes_references
 
 
 def test_four_bit_weights_count_what_they_stand_for(tmp_path: Path) -> None:
@@ -198,9 +201,26 @@ def test_memory_in_parts() -> None:
     assert two.references == 2 * two.activations
     assert kept.key_values == pytest.approx(5.34 * GIB, rel=0.01)
     assert kept.total - two.total == kept.key_values
-    assert gpu_weights(24 * GIB, two) == 12 * GIB
-    assert 0 < gpu_weights(12 * GIB, two) < 10 * GIB
-    assert gpu_weights(2 * GIB, kept) == 0
+    doubled = estimate(12 * GIB, 4096, 8192, reuse=True, rows=2)
+    assert doubled.total - doubled.weights - GIB == 2 * (kept.total - kept.weights - GIB)
+
+
+def test_keys_and_values_are_streamed_where_the_card_has_no_room_for_all() -> None:
+    roomy = estimate(12 * GIB, 4096, 8192, reuse=True, card=24 * GIB)
+    assert roomy == estimate(12 * GIB, 4096, 8192, reuse=True)
+    tight = estimate(12 * GIB, 4096, 8192, reuse=True, card=16 * GIB)
+    assert tight.streamed
+    assert tight.key_values < 0.2 * GIB
+    assert tight.total < 16 * GIB
+    assert not estimate(12 * GIB, 4096, 8192, reuse=False, card=8 * GIB).streamed
+
+
+def test_gpu_weights_leave_what_forge_itself_needs() -> None:
+    """Room for references is asked for when they run: were it left twice, weights would be moved for nothing."""
+    one, large = estimate(12 * GIB, 4096, 8192, reuse=True), estimate(12 * GIB, 16384, 0, reuse=False)
+    assert gpu_weights(12 * GIB, one) == 11 * GIB  # Forge's own default
+    assert gpu_weights(12 * GIB, large) == 12 * GIB - large.activations < 10 * GIB
+    assert gpu_weights(GIB // 2, one) == 0
 
 
 @pytest.mark.parametrize(

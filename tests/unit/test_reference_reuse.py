@@ -288,6 +288,35 @@ def test_other_places_and_formats_give_the_same_picture(layers: KeptLayers, with
         assert (light - full).abs().mean() <= within * full.abs().mean()
 
 
+@pytest.mark.parametrize(
+    "words", ["CUDA error: out of memory", "DefaultCPUAllocator: can't allocate memory", "not enough memory"]
+)
+def test_where_no_more_memory_can_be_pinned_plain_memory_serves(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    empty, asked = torch.empty, []
+
+    def empty_unpinned(*shape: Any, pin_memory: bool = False, **rest: Any) -> Tensor:
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError(words)
+        return empty(*shape, **rest)
+
+    monkeypatch.setattr(torch, "empty", empty_unpinned)
+    layers, one = KeptLayers("host"), torch.zeros(2, 3, dtype=torch.bfloat16)
+    for _ in range(2):
+        room = layers._host(one)
+        assert (room.shape, room.dtype, room.device.type) == (one.shape, one.dtype, "cpu")
+    assert asked == [True, False, False]  # it is not tried for every block
+
+
+def test_another_failure_to_pin_is_not_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "empty", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        KeptLayers("host")._host(torch.zeros(1))
+
+
 def test_what_is_kept_is_counted() -> None:
     model, arguments = SmallFluxTransformer(), inputs(batch=2)
     reuse = reuse_every(8)

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext import words
+from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
 from lib_fluxkontext.hosts.forge.language import FOLDER, read
+from lib_fluxkontext.hosts.forge.sampler_limits import NO_RESTART, NOT_CORRECTED
+from lib_fluxkontext.hosts.forge.sampling_pass import TAKEN_OVER, TILED, UNUSED
 from lib_fluxkontext.words import say
 
-LANGUAGES = ("ru_RU", "zh_CN")
+LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
 
 
@@ -59,6 +62,12 @@ def test_every_sentence_is_translated(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_every_note_of_a_report_is_translated(language: str) -> None:
+    notes = {NOT_KEPT, NOT_SEEN, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
+    assert notes - read(FOLDER, language).keys() == set()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_translations_have_the_same_values_in_them(language: str) -> None:
     for english, other in read(FOLDER, language).items():
         assert other.strip(), english
@@ -66,8 +75,9 @@ def test_translations_have_the_same_values_in_them(language: str) -> None:
 
 
 def test_the_languages_translate_the_same() -> None:
-    russian, chinese = (read(FOLDER, language) for language in LANGUAGES)
-    assert list(russian) == list(chinese)
+    assert {"ru_RU", "zh_CN"} <= set(LANGUAGES)
+    first, *others = (list(read(FOLDER, language)) for language in LANGUAGES)
+    assert all(other == first for other in others)
 
 
 def test_nothing_is_translated_that_the_sources_do_not_say() -> None:

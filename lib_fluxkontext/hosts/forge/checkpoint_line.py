@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lib_fluxkontext.checkpoint.fit import advice, estimate, gpu_weights
+from lib_fluxkontext.checkpoint.fit import MemoryEstimate, advice, estimate, gpu_weights
 from lib_fluxkontext.checkpoint.flux import CheckpointFacts, checkpoint_facts
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.markup import line
@@ -16,13 +16,14 @@ from lib_fluxkontext.words import say
 UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
 
 
-def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool) -> str:
+def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool, rows: int) -> str:
     """HTML for the checkpoint that is chosen in Forge.
 
     Args:
         image_tokens: tokens of the picture.
         reference_tokens: tokens of all references that will be used.
         reuse: whether their keys and values are kept.
+        rows: images in one model call, both conditionings counted.
     """
     path = chosen_file()
     if path is None:
@@ -39,7 +40,9 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool) -> st
     else:
         if facts.family == "FLUX.1 dev or Kontext":
             lines.append(line(say(UNSURE), "fk-muted"))
-        lines += _memory(facts, image_tokens, reference_tokens, reuse, card_bytes())
+        card = card_bytes()
+        needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, reuse, rows, card)
+        lines.append(_memory(needed, card))
     return "".join(lines)
 
 
@@ -61,14 +64,13 @@ def what_it_is(facts: CheckpointFacts) -> str:
     )
 
 
-def _memory(
-    facts: CheckpointFacts, image_tokens: int, reference_tokens: int, reuse: bool, card: int | None
-) -> list[str]:
-    needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, reuse)
+def _memory(needed: MemoryEstimate, card: int | None) -> str:
     parts = [(say("weights"), needed.weights), (say("picture"), needed.activations)]
-    if reference_tokens:
+    if needed.references:
         parts.append((say("references"), needed.references))
-    if needed.key_values:
+    if needed.streamed:
+        parts.append((say("their keys and values, streamed from main memory"), needed.key_values))
+    elif needed.key_values:
         parts.append((say("their keys and values"), needed.key_values))
     text = say(
         "While sampling, estimated: {parts}, and 1 GB kept free: {total}",
@@ -76,17 +78,17 @@ def _memory(
         total=gigabytes(needed.total),
     )
     if card is None:
-        return [line(f"{text}.", "fk-muted")]
+        return line(f"{text}.", "fk-muted")
     if needed.total <= card:
-        return [line(text + say(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")]
+        return line(text + say(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
     more = say(
-        ", more than the card's {card}. GPU Weights at {weights} MB or less keep it from spilling; {advice} suits this "
-        "card.",
+        ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower; {advice} "
+        "suits this card. GPU Weights at {weights} MB or less keep it from spilling.",
         card=gigabytes(card),
         weights=f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}",
         advice=say(advice(card)),
     )
-    return [line(text + more, "fk-warning")]
+    return line(text + more, "fk-warning")
 
 
 @lru_cache(maxsize=8)

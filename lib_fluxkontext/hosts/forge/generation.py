@@ -83,17 +83,19 @@ class Generation:
         encoded = self._encode(p, x) if use_references else None
         layout = flux_layout(p.sd_model.forge_objects.unet.model.diffusion_model)
         if layout is None:  # the hires pass has a checkpoint of its own
-            reason = "its checkpoint is not FLUX"
             if encoded is not None:
-                raise KontextError(f"the hires pass cannot take references: {reason}", "hires_references")
-            self._note(f"The hires pass ran without cache: {reason}.")
+                reason = "the hires pass cannot take references: its checkpoint is not FLUX"
+                raise KontextError(reason, "hires_references")
+            self._note("The hires pass ran without cache: its checkpoint is not FLUX.")
             return
         self._attach(p, x, layout, encoded, _label(p, hires))
 
     def _attach(
         self, p: Any, x: torch.Tensor, layout: ForgeFluxLayout, encoded: EncodedReferences | None, label: str
     ) -> None:
-        settings = self.settings
+        settings, notes = suited(self.settings, encoded is not None, p.sampler)
+        for note in notes:
+            self._note(note)
         unet = p.sd_model.forge_objects.unet.clone()
         if self._memory is None:
             self._memory = MemoryMeter(torch.device(unet.load_device), reset_peaks=not _forge_resets_peaks(p))
@@ -102,9 +104,7 @@ class Generation:
         rows = x.shape[0] * (1 if cfg_scale == 1 else 2)
         reference_tokens = encoded.tokens.tokens.shape[1] if encoded else 0
         needs = demand(unet, settings, rows, image_tokens, reference_tokens)
-        caches, notes = suited(caches_for(settings, encoded is not None, needs.place), p.sampler)
-        for note in notes:
-            self._note(note)
+        caches = caches_for(settings, encoded is not None, needs.place)
         transformer = unet.model.diffusion_model
         one = SamplingPass(label, p.sampler, transformer, layout, image_tokens, encoded, caches, self._memory)
         unet.set_model_unet_function_wrapper(one.wrapper(unet.model_options.get("model_function_wrapper")))
@@ -171,8 +171,9 @@ def prepare(p: Any, arguments: Sequence[Any]) -> None:
         if not settings.enabled:
             return
         generation = Generation(settings, _decode(p, settings, options.background_of(p)))
-        for reference in generation.references:
-            plan_size(reference.size, settings.sizing, settings.half_size, (p.width, p.height), reference.name)
+        for output in _output_sizes(p, settings):
+            for reference in generation.references:
+                plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
     except Exception as error:
         refuse_from(p, ("setup_prompts",), error)
         return
@@ -219,7 +220,7 @@ def finish(p: Any, processed: Any) -> None:
     if generation is None or not generation.active:
         return
     report = generation.report()
-    trouble = run_log.record(p, processed, generation.settings, report)
+    trouble = run_log.record(p, processed, generation.settings, report) if _is_whole() else None
     if trouble is not None:
         report = replace(report, notes=(*report.notes, f"{trouble[:1].upper()}{trouble[1:]}"))
     latest.keep(p, report)
@@ -229,6 +230,13 @@ def finish(p: Any, processed: Any) -> None:
 def of(p: Any) -> Generation | None:
     """The state of ``p``, or None where the extension is off."""
     return getattr(p, ATTRIBUTE, None)
+
+
+def _is_whole() -> bool:
+    """Whether nobody ended the generation early: among the runs of the log it would pass for a very fast one."""
+    from modules.shared import state
+
+    return not (state.interrupted or state.skipped or state.stopping_generation)
 
 
 def _decode(p: Any, settings: KontextSettings, background: str) -> list[Reference]:
@@ -250,6 +258,20 @@ def _decode(p: Any, settings: KontextSettings, background: str) -> list[Referenc
         if sources[name] is not None:
             references.append(decode_reference(open_source(sources[name], name), name, background))
     return references
+
+
+def _output_sizes(p: Any, settings: KontextSettings) -> list[tuple[int, int]]:
+    """Sizes of the passes that will have references, so that one too large is refused before the first runs."""
+    from modules.shared import opts
+
+    sizes = [(p.width, p.height)]
+    # By Forge's old rule, an option, width and height are the second pass's already.
+    if getattr(p, "enable_hr", False) and settings.hires_references and not opts.use_old_hires_fix_width_height:
+        # Forge reckons it later: a side that is not given follows the other, and with neither given the scale holds.
+        x, y = int(p.hr_resize_x or 0), int(p.hr_resize_y or 0)
+        scale = x / p.width if x else y / p.height if y else p.hr_scale
+        sizes.append((x or int(p.width * scale), y or int(p.height * scale)))
+    return sizes
 
 
 def _forge_resets_peaks(p: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from backend import memory_management
 
-from lib_fluxkontext.cache.kept_layers import Place, kept_bytes
+from lib_fluxkontext.cache.kept_layers import STREAMED_BLOCKS, Place, kept_bytes
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, computation_dtype, hidden_size
 from lib_fluxkontext.settings import KontextSettings
 
@@ -20,9 +20,6 @@ CACHE_BUFFERS = 3
 
 FORECAST_BUFFERS = 2
 """What the forecast adds: a slope, and the step before while it is made."""
-
-STREAMED_BLOCKS = 2
-"""Blocks whose keys and values are on the GPU at once when they are streamed from host memory."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ def _cache(ids: ElementIds, controls: dict[str, Any], start: Mapping[str, Any]) 
                 elem_classes="fk-check",
             )
             controls["cache_correct"] = gr.Checkbox(
-                _default("cache_correct"),
+                start["cache_correct"],
                 label="Correct",
                 info="A computed step makes up for what the reused ones before it got wrong",
                 elem_id=ids.of("correct"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.presets import FIELDS, PRESETS, preset_of
@@ -21,11 +23,25 @@ from lib_fluxkontext.report.html import live_html, report_html
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
 UNKNOWN_OUTPUT = (1024, 1024)
-"""Assumed where Forge's size sliders were not found (the API's own run of ``ui``)."""
+"""Assumed where a size slider is empty."""
+
+CHECKPOINT_NEEDS = ("width", "height", "cfg_scale", "batch_size")
+"""Element ids of Forge's controls, behind ``txt2img_`` or ``img2img_``, that say how much is sampled at once."""
+
+FIELDS_OF_MEMORY = (
+    *IMAGE_FIELDS,
+    "mute_image1",
+    "mute_image2",
+    "init_image_as_reference",
+    "sizing",
+    "half_size",
+    "reference_refresh",
+)
+"""Settings that memory while sampling depends on."""
 
 
 def connect(panel: Panel) -> None:
-    """Connect everything but what needs Forge's own size sliders."""
+    """Connect everything but what needs Forge's own controls: see ``CONNECTIONS``."""
     controls = panel.controls
     first, second = controls["image1"], controls["image2"]
     panel.swap.click(
@@ -90,15 +106,9 @@ def _lit(*values: Any) -> list[Any]:
     return [gr.update(variant=preset_variant(name, current)) for name in PRESETS]
 
 
-def connect_sizes(panel: Panel, width: Any, height: Any) -> None:
-    """Connect the facts under the slots and the buttons that set the output size.
-
-    Args:
-        panel: the panel.
-        width: Forge's width slider of the same tab.
-        height: its height slider.
-    """
-    controls = panel.controls
+def _connect_sizes(panel: Panel, forge: Mapping[str, Any]) -> None:
+    """The facts under the slots and the buttons that set the output size."""
+    controls, width, height = panel.controls, forge["width"], forge["height"]
     for name in IMAGE_FIELDS:
         mute = controls[f"mute_{name}"]
         inputs = [controls[name], controls["sizing"], controls["half_size"], width, height, mute]
@@ -120,13 +130,8 @@ def connect_sizes(panel: Panel, width: Any, height: Any) -> None:
         )
 
 
-def connect_recommended(panel: Panel, forge: dict[str, Any]) -> None:
-    """Connect the button that sets Forge's own controls, and the one that takes that back.
-
-    Args:
-        panel: the panel.
-        forge: Forge's controls of the same tab by ``FORGE_FIELDS``.
-    """
+def _connect_recommended(panel: Panel, forge: Mapping[str, Any]) -> None:
+    """The button that sets Forge's own controls, and the one that takes that back."""
     controls = [forge[name] for name in FORGE_FIELDS]
     before = gr.State(None)
     panel.recommend.click(
@@ -147,14 +152,13 @@ def connect_recommended(panel: Panel, forge: dict[str, Any]) -> None:
     )
 
 
-def connect_checkpoint(panel: Panel, width: Any, height: Any) -> None:
-    """Say what the chosen checkpoint is and whether it fits, whenever the panel is opened or what it needs changes.
+def _connect_checkpoint(panel: Panel, forge: Mapping[str, Any]) -> None:
+    """What the chosen checkpoint is and whether it fits, whenever the panel is opened or what it needs changes.
 
     Forge's own checkpoint list is built after the panel, so its changes show at the next of these events.
     """
     controls = panel.controls
-    names = [*IMAGE_FIELDS, "mute_image1", "mute_image2", "sizing", "half_size", "reference_refresh"]
-    inputs = [width, height, *(controls[name] for name in names)]
+    inputs = [*(forge[name] for name in CHECKPOINT_NEEDS), *(controls[name] for name in FIELDS_OF_MEMORY)]
     for trigger in [controls["enabled"].change, panel.refresh.click, *(one.change for one in inputs)]:
         trigger(
             _checkpoint_line,
@@ -165,15 +169,28 @@ def connect_checkpoint(panel: Panel, width: Any, height: Any) -> None:
         )
 
 
-def _checkpoint_line(
-    width: Any, height: Any, one: Any, two: Any, mute_one: bool, mute_two: bool, sizing: Any, half: bool, refresh: Any
-) -> str:
+def _checkpoint_line(width: Any, height: Any, cfg_scale: Any, batch_size: Any, *values: Any) -> str:
     output = (int(width), int(height)) if width and height else UNKNOWN_OUTPUT
-    tokens = 0
-    for name, image, muted in (("image1", one, mute_one), ("image2", two, mute_two)):
-        if image is not None and not muted:
-            tokens += tokens_of(image, name, sizing, half, output)
-    return checkpoint_line(-(-output[0] // 16) * -(-output[1] // 16), tokens, bool(refresh))
+    given = dict(zip(FIELDS_OF_MEMORY, values, strict=True))
+    images = {name: None if given[f"mute_{name}"] else given[name] for name in IMAGE_FIELDS}
+    if given["init_image_as_reference"]:  # it stands elsewhere on the page, and most have the output's shape
+        images["image1"] = Image.new("1", output)
+    tokens = sum(
+        tokens_of(image, name, given["sizing"], given["half_size"], output)
+        for name, image in images.items()
+        if image is not None
+    )
+    rows = int(batch_size or 1) * (1 if cfg_scale == 1 else 2)
+    picture = -(-output[0] // 16) * -(-output[1] // 16)
+    return checkpoint_line(picture, tokens, bool(given["reference_refresh"]), rows)
+
+
+CONNECTIONS: tuple[tuple[tuple[str, ...], Callable[[Panel, Mapping[str, Any]], None]], ...] = (
+    (("width", "height"), _connect_sizes),
+    (CHECKPOINT_NEEDS, _connect_checkpoint),
+    (FORGE_FIELDS, _connect_recommended),
+)
+"""Element ids of Forge's own controls of the same tab → what connects the panel with them."""
 
 
 def paste_fields(panel: Panel) -> list[tuple[Any, Any]]:

@@ -48,7 +48,7 @@ def build_runs(ids: ElementIds) -> None:
     for trigger in (show.click, sort.change):
         trigger(_or_message(_show), inputs=[sort], outputs=shown, show_progress="hidden")
     compare.click(_or_message(_compare), inputs=[chosen], outputs=shown, show_progress="hidden")
-    as_table.click(lambda: _export("csv", as_csv), outputs=[file], show_progress="hidden")
+    as_table.click(lambda: _export("csv", as_csv, "utf-8-sig"), outputs=[file], show_progress="hidden")
     as_text.click(lambda: _export("md", as_markdown), outputs=[file], show_progress="hidden")
     clear.click(
         _or_message(_clear),
@@ -80,14 +80,14 @@ def _clear(sort: str) -> list[Any]:
     return [_show(sort)[0], gr.update(choices=[], value=[])]
 
 
-def _export(suffix: str, write: Callable[[Any], str]) -> Any:
+def _export(suffix: str, write: Callable[[Any], str], encoding: str = "utf-8") -> Any:
     try:
         log = run_log()
         text = write(log.latest(log.count()))
     except LogError as error:
         raise gr.Error(str(error)) from None
     path = Path(tempfile.mkdtemp(prefix="flux-kontext-")) / f"flux-kontext-runs.{suffix}"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text.encode(encoding))  # not as text: Windows would double the line ends of CSV
     return gr.update(value=str(path), visible=True)
 
 

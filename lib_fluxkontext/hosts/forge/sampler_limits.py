@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from lib_fluxkontext.cache.chosen import Caches
+from lib_fluxkontext.settings import KontextSettings
 
 CORRECTED: tuple[str, ...] = ("Euler", "DPM++ 2M")
 """Correction assumes Euler's steps. Measured beside no correction (docs/benchmarks.md): better with these; with
 second-order and ancestral samplers mixed to worse, because they weigh the model's results otherwise."""
 
 NO_RESTART = "Restart goes back to higher noise levels, so the references run in every step."
+NOT_CORRECTED = "Correction is for Euler and DPM++ 2M; with this sampler nothing was corrected."
 
 
-def suited(caches: Caches, sampler: Any) -> tuple[Caches, list[str]]:
-    """The caches without those that this sampler would spoil, and why.
+def suited(settings: KontextSettings, references: bool, sampler: Any) -> tuple[KontextSettings, list[str]]:
+    """The settings without the caches that this sampler would spoil, and why.
 
     Args:
-        caches: as asked for.
+        settings: as asked for.
+        references: whether there are any in this pass.
         sampler: Forge's, of this pass.
     """
     name, notes = str(sampler.config.name), []
-    if caches.reuse is not None and name == "Restart":
-        caches = replace(caches, reuse=None)
+    reuses = references and settings.reference_refresh > 0
+    corrects = settings.cache_correct and (settings.cache_active or reuses)
+    if reuses and name == "Restart":
+        settings = settings.model_copy(update={"reference_refresh": 0})
         notes.append(NO_RESTART)
-    if caches.correction is not None and name not in CORRECTED:
-        caches = replace(caches, correction=None)
-        notes.append(f"Correction is for {' and '.join(CORRECTED)}; with {name} nothing was corrected.")
-    return caches, notes
+    if corrects and name not in CORRECTED:
+        settings = settings.model_copy(update={"cache_correct": False})
+        notes.append(NOT_CORRECTED)
+    return settings, notes

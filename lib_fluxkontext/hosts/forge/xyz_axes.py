@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.element_ids import TITLE
-from lib_fluxkontext.settings import SIZINGS, KontextSettings
+from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
 
 ATTRIBUTE = "flux_kontext_axes"
 PREFIX = "[Kontext] "
@@ -43,7 +44,7 @@ def add_axes() -> None:
                 str,
                 _set(f"image{number}", _picture),
                 prepare=pictures,
-                confirm=_confirm_pictures,
+                confirm=partial(_confirm_pictures, number),
                 format_value=lambda p, opt, value: f"{opt.label}: {Path(value).name}",
             )
             for number in (1, 2)
@@ -89,18 +90,28 @@ def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) ->
     return confirm
 
 
-def _need_panel(p: Any) -> None:
-    """With the panel off an axis would fill the grid with equal pictures, and nobody would know why."""
+def _need(p: Any, name: str, wanted: bool, why: str) -> None:
+    """Refuse a setting that would fill the grid with equal pictures, and nobody would know why."""
     for script in p.scripts.alwayson_scripts:
         if script.title() == TITLE:
-            first = next(iter(p.script_args[script.args_from : script.args_to]), None)
-            enabled = first.get("enabled") if isinstance(first, Mapping) else first
-            if not enabled:
-                raise RuntimeError("enabled: Flux Kontext is off, and the plot has one of its axes; turn it on")
+            arguments = p.script_args[script.args_from : script.args_to]
+            named = arguments[0] if arguments and isinstance(arguments[0], Mapping) else None
+            if named is None:
+                named = dict(zip(FIELD_NAMES, arguments, strict=False))
+            if bool(named.get(name, KontextSettings.model_fields[name].default)) is not wanted:
+                raise RuntimeError(f"{name}: {why}")
 
 
-def _confirm_pictures(p: Any, values: list) -> None:
+def _need_panel(p: Any) -> None:
+    _need(p, "enabled", True, "Flux Kontext is off, and the plot has one of its axes; turn it on")
+
+
+def _confirm_pictures(number: int, p: Any, values: list) -> None:
     _need_panel(p)
+    _need(p, f"mute_image{number}", False, f"reference {number} is muted, and the plot has it as an axis")
+    if number == 1:
+        why = "the init image is reference 1, and the plot has that as an axis; turn it off, or plot image 2"
+        _need(p, "init_image_as_reference", False, why)
     if getattr(p, "is_api", False):
         raise RuntimeError("files of the server are for the page; through the API send image1 and image2")
     for value in values:
