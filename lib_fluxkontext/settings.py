@@ -60,6 +60,11 @@ class KontextSettings(BaseModel):
         """Whether any step could be reused: threshold 0 never reuses, so nothing is hooked at all."""
         return self.cache and self.cache_threshold > 0
 
+    @property
+    def reuse_active(self) -> bool:
+        """Whether what is kept of the references is ever read: not where they run in every step and none is reused."""
+        return self.reference_refresh > (0 if self.cache_active else 1)
+
     @classmethod
     def from_arguments(cls, arguments: Sequence[Any]) -> KontextSettings:
         """Read the positional form, or a single object in first place.

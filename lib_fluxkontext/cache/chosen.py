@@ -58,7 +58,7 @@ def caches_for(settings: KontextSettings, references: bool, place: Place = "devi
                 forecast=settings.cache_forecast,
             )
         )
-    if settings.reference_refresh and references:
+    if settings.reuse_active and references:
         config = ReuseConfig(settings.reference_refresh, settings.cache_compute_last)
         reuse = ReferenceReuse(config, KeptLayers(place, float8))
     return Caches(cache, reuse, Correction() if settings.cache_correct and (cache or reuse) else None)

@@ -32,7 +32,7 @@ FIELDS: tuple[str, ...] = tuple(PRESETS["Off"])
 
 
 def preset_of(values: Mapping[str, Any]) -> str:
-    """The preset that these settings are, or ``CUSTOM``. With both caches off the rest does not matter."""
-    if not values["cache"] and not values["reference_refresh"]:
+    """The preset that these settings are, or ``CUSTOM``. With nothing reused the rest does not matter."""
+    if not values["cache"] and (values["reference_refresh"] or 0) < 2:
         return "Off"
     return next((name for name, preset in PRESETS.items() if all(values[one] == preset[one] for one in FIELDS)), CUSTOM)

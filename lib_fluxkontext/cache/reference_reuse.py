@@ -36,6 +36,15 @@ class ReuseConfig:
     refresh_every: int
     refresh_last: bool = False
 
+    @property
+    def kept_blocks(self) -> int | None:
+        """How many blocks' keys and values are read again, from the first on, or None for all.
+
+        With references in every computed step that is the block by which First Block Cache decides on the others: one
+        of 57.
+        """
+        return 1 if self.refresh_every == 1 else None
+
 
 @dataclass
 class _Stream:
@@ -70,7 +79,7 @@ class ReferenceReuse:
     def due(self, stream: Stream, step: Step) -> bool:
         """Whether the references must run if this step is computed."""
         state = self._streams.get(stream)
-        if state is None:
+        if state is None or self.config.kept_blocks is not None:
             return True
         if state.computed == step.index:  # second-order samplers call twice in a step
             return False

@@ -50,7 +50,7 @@ class MemoryEstimate:
 
 
 def estimate(
-    weights: int, image_tokens: int, reference_tokens: int, reuse: bool, rows: int = 1, card: int | None = None
+    weights: int, image_tokens: int, reference_tokens: int, kept_blocks: int = 0, rows: int = 1, card: int | None = None
 ) -> MemoryEstimate:
     """Reckon.
 
@@ -58,7 +58,7 @@ def estimate(
         weights: bytes of the transformer.
         image_tokens: tokens of the picture.
         reference_tokens: tokens of all references.
-        reuse: whether keys and values of references are kept.
+        kept_blocks: of how many blocks the references' keys and values are kept; ``BLOCKS`` at most.
         rows: images in one model call; CFG above 1 doubles them.
         card: bytes that it has, or None for as many as are needed.
     """
@@ -66,10 +66,10 @@ def estimate(
         weights=weights,
         activations=rows * image_tokens * TOKEN_BYTES,
         references=rows * reference_tokens * TOKEN_BYTES,
-        key_values=kept_bytes(reference_tokens, HIDDEN, BLOCKS, rows, ITEM) if reuse else 0,
+        key_values=kept_bytes(reference_tokens, HIDDEN, kept_blocks, rows, ITEM),
     )
-    if card is not None and needed.key_values and needed.total > card:
-        return replace(needed, key_values=needed.key_values * STREAMED_BLOCKS // BLOCKS, streamed=True)
+    if card is not None and reference_tokens and kept_blocks > STREAMED_BLOCKS and needed.total > card:
+        return replace(needed, key_values=needed.key_values * STREAMED_BLOCKS // kept_blocks, streamed=True)
     return needed
 
 

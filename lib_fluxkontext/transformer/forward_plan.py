@@ -55,6 +55,7 @@ class ForwardPlan:
         self._original = original
         self._arguments = dict(arguments)
         self._blocks = layout.blocks(transformer)
+        self._kept_blocks = self._blocks[: self._reuse.config.kept_blocks] if self._reuse is not None else ()
         self._batch, self._generated = arguments[layout.image_argument].shape[:2]
         self._others: tuple | None = None
         self._done: dict[int, Tensor] = {}
@@ -120,7 +121,7 @@ class ForwardPlan:
                 self._cache.clear()
             return list(rows)
         for row in computed:
-            self._reuse.computed(call.streams[row], call.step, False, len(self._blocks))
+            self._reuse.computed(call.streams[row], call.step, False, len(self._kept_blocks))
             distance = self._decisions[row].distance
             self._decisions[row] = Decision(False, distance, references_kept=True)
         return [row for row, is_due in zip(rows, due, strict=True) if is_due and row not in self._done]
@@ -133,7 +134,7 @@ class ForwardPlan:
         computed, _ = self._group(rows, references=True, keeps=keeps, decided=decided)
         if keeps:
             for row in computed:
-                self._reuse.computed(call.streams[row], call.step, True, len(self._blocks))
+                self._reuse.computed(call.streams[row], call.step, True, len(self._kept_blocks))
             self._reuse.drop([call.streams[row] for row in rows if row not in computed])
 
     def _group(
@@ -214,7 +215,7 @@ class ForwardPlan:
             arguments = {**arguments, layout.image_argument: image, layout.ids_argument: ids}
         with ExitStack() as stack:
             if tap is not None:
-                stack.enter_context(tap.hooked(self._blocks))
+                stack.enter_context(tap.hooked(self._kept_blocks))
             if block_pass is not None:
                 stack.enter_context(_hooked(self._blocks, block_pass))
             output = self._original(**arguments)

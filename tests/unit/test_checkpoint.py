@@ -194,30 +194,31 @@ def test_a_header_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
 
 
 def test_memory_in_parts() -> None:
-    plain = estimate(12 * GIB, 4096, 0, reuse=True)
-    two = estimate(12 * GIB, 4096, 8192, reuse=False)
-    kept = estimate(12 * GIB, 4096, 8192, reuse=True)
+    plain = estimate(12 * GIB, 4096, 0, kept_blocks=57)
+    two = estimate(12 * GIB, 4096, 8192)
+    kept = estimate(12 * GIB, 4096, 8192, kept_blocks=57)
     assert plain.key_values == 0
     assert two.references == 2 * two.activations
     assert kept.key_values == pytest.approx(5.34 * GIB, rel=0.01)
+    assert estimate(12 * GIB, 4096, 8192, kept_blocks=1).key_values == kept.key_values // 57
     assert kept.total - two.total == kept.key_values
-    doubled = estimate(12 * GIB, 4096, 8192, reuse=True, rows=2)
+    doubled = estimate(12 * GIB, 4096, 8192, kept_blocks=57, rows=2)
     assert doubled.total - doubled.weights - GIB == 2 * (kept.total - kept.weights - GIB)
 
 
 def test_keys_and_values_are_streamed_where_the_card_has_no_room_for_all() -> None:
-    roomy = estimate(12 * GIB, 4096, 8192, reuse=True, card=24 * GIB)
-    assert roomy == estimate(12 * GIB, 4096, 8192, reuse=True)
-    tight = estimate(12 * GIB, 4096, 8192, reuse=True, card=16 * GIB)
+    roomy = estimate(12 * GIB, 4096, 8192, kept_blocks=57, card=24 * GIB)
+    assert roomy == estimate(12 * GIB, 4096, 8192, kept_blocks=57)
+    tight = estimate(12 * GIB, 4096, 8192, kept_blocks=57, card=16 * GIB)
     assert tight.streamed
     assert tight.key_values < 0.2 * GIB
     assert tight.total < 16 * GIB
-    assert not estimate(12 * GIB, 4096, 8192, reuse=False, card=8 * GIB).streamed
+    assert not estimate(12 * GIB, 4096, 8192, card=8 * GIB).streamed
 
 
 def test_gpu_weights_leave_what_forge_itself_needs() -> None:
     """Room for references is asked for when they run: were it left twice, weights would be moved for nothing."""
-    one, large = estimate(12 * GIB, 4096, 8192, reuse=True), estimate(12 * GIB, 16384, 0, reuse=False)
+    one, large = estimate(12 * GIB, 4096, 8192, kept_blocks=57), estimate(12 * GIB, 16384, 0)
     assert gpu_weights(12 * GIB, one) == 11 * GIB  # Forge's own default
     assert gpu_weights(12 * GIB, large) == 12 * GIB - large.activations < 10 * GIB
     assert gpu_weights(GIB // 2, one) == 0

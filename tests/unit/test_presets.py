@@ -21,4 +21,6 @@ def test_the_defaults_are_balanced() -> None:
 
 def test_what_is_no_preset_is_custom_and_off_is_off_whatever_stands_beside_it() -> None:
     assert preset_of(PRESETS["Fast"] | {"cache_threshold": 0.21}) == CUSTOM
-    assert preset_of(PRESETS["Quality"] | {"cache": False}) == "Off"
+    for refresh in (0, 1):  # in every step
+        assert preset_of(PRESETS["Quality"] | {"cache": False, "reference_refresh": refresh}) == "Off"
+    assert preset_of(PRESETS["Quality"] | {"cache": False, "reference_refresh": 2}) == CUSTOM

@@ -118,6 +118,16 @@ def test_the_second_call_of_a_step_refreshes_nothing() -> None:
     assert reuse.refreshes == 2
 
 
+def test_where_references_run_in_every_computed_call_one_block_is_kept() -> None:
+    """The one that runs in a reused step too: all of FLUX.1's would be 57 times as much."""
+    model, arguments = SmallFluxTransformer(), inputs(batch=2)
+    reuse, cache = reuse_every(1), FirstBlockCache(CacheConfig(0.5))
+    found = [kinds(run(model, arguments, step, reuse, cache)[1]) for step in (0, 0, 1)]
+    assert found == [["full", "full"], ["full", "full"], ["reused", "reused"]]
+    assert reuse.use().peak_bytes == 2 * 2 * 5 * 16 * 4  # keys and values, images, tokens, channels, bytes
+    assert reuse.notes == []
+
+
 def test_a_reused_step_runs_no_reference_even_when_they_are_due() -> None:
     model, arguments = SmallFluxTransformer(), inputs()
     reuse, cache = reuse_every(1), FirstBlockCache(CacheConfig(0.5))

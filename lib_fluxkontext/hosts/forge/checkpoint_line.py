@@ -16,13 +16,13 @@ from lib_fluxkontext.words import say
 UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
 
 
-def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool, rows: int) -> str:
+def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, rows: int) -> str:
     """HTML for the checkpoint that is chosen in Forge.
 
     Args:
         image_tokens: tokens of the picture.
         reference_tokens: tokens of all references that will be used.
-        reuse: whether their keys and values are kept.
+        kept_blocks: of how many blocks their keys and values are kept.
         rows: images in one model call, both conditionings counted.
     """
     path = chosen_file()
@@ -41,7 +41,7 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, reuse: bool, rows:
         if facts.family == "FLUX.1 dev or Kontext":
             lines.append(line(say(UNSURE), "fk-muted"))
         card = card_bytes()
-        needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, reuse, rows, card)
+        needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, kept_blocks, rows, card)
         lines.append(_memory(needed, card))
     return "".join(lines)
 

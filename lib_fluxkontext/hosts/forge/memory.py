@@ -12,6 +12,7 @@ from typing import Any
 from backend import memory_management
 
 from lib_fluxkontext.cache.kept_layers import STREAMED_BLOCKS, Place, kept_bytes
+from lib_fluxkontext.cache.reference_reuse import ReuseConfig
 from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout, computation_dtype, hidden_size
 from lib_fluxkontext.settings import KontextSettings
 
@@ -53,11 +54,12 @@ def demand(unet: Any, settings: KontextSettings, rows: int, image_tokens: int, r
     if settings.cache_active:
         buffers = CACHE_BUFFERS + FORECAST_BUFFERS * settings.cache_forecast
         needed += buffers * rows * image_tokens * hidden * item
-    if not (settings.reference_refresh and reference_tokens):
+    if not (settings.reuse_active and reference_tokens):
         return Demand(int(needed), "device")
-    blocks = len(ForgeFluxLayout().blocks(transformer))
+    all_blocks = len(ForgeFluxLayout().blocks(transformer))
+    blocks = ReuseConfig(settings.reference_refresh).kept_blocks or all_blocks
     keys_and_values = kept_bytes(reference_tokens, hidden, blocks, rows, item)
-    if _fits_beside_model(unet, needed + keys_and_values, rows, image_tokens):
+    if blocks <= STREAMED_BLOCKS or _fits_beside_model(unet, needed + keys_and_values, rows, image_tokens):
         return Demand(int(needed + keys_and_values), "device")
     return Demand(int(needed + STREAMED_BLOCKS * keys_and_values // blocks), "host")
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.cache.presets import FIELDS, PRESETS, preset_of
+from lib_fluxkontext.cache.reference_reuse import ReuseConfig
+from lib_fluxkontext.checkpoint.fit import BLOCKS
 from lib_fluxkontext.hosts.forge import latest
 from lib_fluxkontext.hosts.forge.checkpoint_line import checkpoint_line
 from lib_fluxkontext.hosts.forge.markup import line
@@ -182,7 +184,9 @@ def _checkpoint_line(width: Any, height: Any, cfg_scale: Any, batch_size: Any, *
     )
     rows = int(batch_size or 1) * (1 if cfg_scale == 1 else 2)
     picture = -(-output[0] // 16) * -(-output[1] // 16)
-    return checkpoint_line(picture, tokens, bool(given["reference_refresh"]), rows)
+    refresh = int(given["reference_refresh"] or 0)
+    kept_blocks = ReuseConfig(refresh).kept_blocks or BLOCKS if refresh else 0
+    return checkpoint_line(picture, tokens, kept_blocks, rows)
 
 
 CONNECTIONS: tuple[tuple[tuple[str, ...], Callable[[Panel, Mapping[str, Any]], None]], ...] = (

@@ -23,7 +23,7 @@ def suited(settings: KontextSettings, references: bool, sampler: Any) -> tuple[K
         sampler: Forge's, of this pass.
     """
     name, notes = str(sampler.config.name), []
-    reuses = references and settings.reference_refresh > 0
+    reuses = references and settings.reuse_active
     corrects = settings.cache_correct and (settings.cache_active or reuses)
     if reuses and name == "Restart":
         settings = settings.model_copy(update={"reference_refresh": 0})
