@@ -11,7 +11,7 @@ import pytest
 from tests.forge.conftest import CACHED
 from tests.forge.photos import cat, cat_base64, woman, woman_base64
 from tests.forge.requests import HOOKS, TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
-from tests.forge.server import ForgeServer, Result
+from tests.forge.server import ForgeServer, Result, encode_image
 
 STEPS = 12
 
@@ -60,7 +60,7 @@ def test_a_batch_with_cache_equals_its_images_alone(
     forge: ForgeServer, cfg: float, references: bool, cached: dict
 ) -> None:
     settings = two_references(**cached) if references else {"enabled": True, **cached}
-    payload = {"steps": STEPS, "cfg_scale": cfg, "negative_prompt": "fog"}
+    payload = {"steps": STEPS, "cfg_scale": cfg, "negative_prompt": "fog", "width": 128, "height": 128}
     together = made(forge, settings, batch_size=2, n_iter=2, seed=10, **payload)
     assert len(together.images) == 4
     reused = [step["kind"] for one in report(together)["passes"] for step in one["steps"]]
@@ -169,8 +169,8 @@ def test_out_of_memory_while_encoding_falls_back_or_ends_with_the_reason(
 ) -> None:
     fresh = pixels(made(plain_forge))
     whole = pixels(made(forge, two_references(sizing="no change", image2=None)))
-    # Another crop, so that its latent is not kept from before.
-    other = two_references(sizing="fit inside output", half_size=True, image2=None)
+    # A picture that no other test sends, so that its latent is not kept from before.
+    other = two_references(image1=encode_image(woman().rotate(90)), sizing="fit inside output", image2=None)
     failed = forge.txt2img(**kontext(other, **{HOOKS: {"encoder_out_of_memory": 99}}))
     assert failed.status == 500
     assert "out of memory" in failed.reply["detail"]
