@@ -152,7 +152,8 @@ def page(results: Results) -> str:
 ## Speed and quality on the small trained model
 
 {pictures.machine}.
-{pictures.recipe} The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
+{pictures.recipe}
+The [small trained model](../lib_fluxkontext/small_kontext/README.md), one CPU
 thread, so that arithmetic rather than the cost of starting small operations decides; methods take turns on every pair.
 *Faster* is the median over the pairs of uncached seconds / seconds, wall time of the sampling. PSNR and SSIM compare
 each picture with the uncached one of the same noise, means over all pictures, PSNR capped at {PSNR_CAP:g} dB. LPIPS is
