@@ -26,9 +26,10 @@ ORDER = [
         for name in ("cache", "threshold", "warmup", "max_consecutive", "compute_last", "forecast", "correct")
     ],
     "_reference_refresh",
+    "_report",
     "_runs",
 ]
-"""Element ids behind the panel's, in the order in which Tab comes to them."""
+"""Element ids behind the panel's, in the order in which Tab comes to them; the report has a table to unfold."""
 
 FOCUSED = """prefix => {
     const element = document.activeElement;
@@ -102,6 +103,9 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
 
 def test_tab_goes_through_the_panel_in_order_and_shows_where_it_is(page: ForgePage) -> None:
     panel = f"txt2img_{PANEL}"
+    page.fill("txt2img_steps", 1)
+    page.generate()
+    page.report()
     page.element(panel).locator(".label-wrap").first.focus()
     visited = []
     for _ in range(80):
