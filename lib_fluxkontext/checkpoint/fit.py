@@ -17,12 +17,12 @@ OVERHEAD = GIB
 """What Forge keeps free of weights in any case (``minimum_inference_memory``)."""
 
 ADVICE = (
-    (24, "FP16"),
-    (12, "Q8_0"),
-    (8, "Q6_K or Q5_K"),
-    (0, "Q4_K or NF4, a little less faithful"),
+    (24, "FP16", 2.0),
+    (12, "Q8_0", 1.0625),
+    (8, "Q6_K or Q5_K", 0.82),
+    (0, "Q4_K or NF4, a little less faithful", 0.5625),
 )
-"""From so many GB of VRAM, which quantisation; the community's rule of thumb for FLUX.1."""
+"""From so many GB of VRAM, which quantisation, and its bytes a parameter; the community's rule of thumb for FLUX.1."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,12 @@ def gpu_weights(card: int, needed: MemoryEstimate) -> int:
     return max(0, card - max(OVERHEAD, needed.activations))
 
 
-def advice(card: int) -> str:
-    """A quantisation that suits a card with so many bytes; cards have a little less than their name says."""
-    return next(name for size, name in ADVICE if card >= (size - 0.6) * GIB)
+def advice(card: int, bytes_a_parameter: float) -> str | None:
+    """What to choose instead of a checkpoint that does not fit, or None where it is as small as they come.
+
+    Args:
+        card: its bytes; cards have a little less than their name says.
+        bytes_a_parameter: of the checkpoint.
+    """
+    smaller = (name for size, name, each in ADVICE if card >= (size - 0.6) * GIB and each < 0.9 * bytes_a_parameter)
+    return next(smaller, None)

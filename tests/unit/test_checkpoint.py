@@ -228,4 +228,11 @@ def test_gpu_weights_leave_what_forge_itself_needs() -> None:
     ("card", "name"), [(24, "FP16"), (16, "Q8_0"), (12, "Q8_0"), (11.6, "Q8_0"), (8, "Q6_K"), (6, "Q4_K")]
 )
 def test_advice_by_the_card(card: float, name: str) -> None:
-    assert advice(int(card * GIB)).startswith(name)
+    assert str(advice(int(card * GIB), bytes_a_parameter=4)).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("bytes_a_parameter", "name"), [(2.0, "Q8_0"), (1.0625, "Q6_K"), (1.0, "Q6_K"), (0.7, "Q4_K"), (0.57, "None")]
+)
+def test_what_is_advised_is_smaller_than_what_does_not_fit(bytes_a_parameter: float, name: str) -> None:
+    assert str(advice(12 * GIB, bytes_a_parameter)).startswith(name)

@@ -42,7 +42,7 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, 
             lines.append(line(say(UNSURE), "fk-muted"))
         card = card_bytes()
         needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, kept_blocks, rows, card)
-        lines.append(_memory(needed, card))
+        lines.append(_memory(facts, needed, card))
     return "".join(lines)
 
 
@@ -64,7 +64,7 @@ def what_it_is(facts: CheckpointFacts) -> str:
     )
 
 
-def _memory(needed: MemoryEstimate, card: int | None) -> str:
+def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) -> str:
     parts = [(say("weights"), needed.weights), (say("picture"), needed.activations)]
     if needed.references:
         parts.append((say("references"), needed.references))
@@ -82,12 +82,16 @@ def _memory(needed: MemoryEstimate, card: int | None) -> str:
     if needed.total <= card:
         return line(text + say(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
     more = say(
-        ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower; {advice} "
-        "suits this card. GPU Weights at {weights} MB or less keep it from spilling.",
+        ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower.",
         card=gigabytes(card),
-        weights=f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}",
-        advice=say(advice(card)),
     )
+    instead = advice(card, facts.transformer_bytes / max(1, facts.parameters))
+    if instead is not None:
+        more += say(" Instead, for this card: {advice}.", advice=say(instead))
+    else:
+        more += say(" Half size and a smaller picture need less.")
+    weights = f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}"
+    more += say(" GPU Weights at {weights} MB or less keep it from spilling.", weights=weights)
     return line(text + more, "fk-warning")
 
 
