@@ -9,7 +9,7 @@ The data's way through the package, each step in the folder of its name:
 5. ``meters/``       seconds of every model call, memory of the process and the card
 6. ``report/``       the numbers added up, as data, as text, as HTML
 7. ``checkpoint/``   what the chosen file is, from its header alone, and whether it fits
-8. ``runs/``         every generation in a log, to compare
+8. ``runs/``         every finished generation in a log, to compare
 9. ``infotext``      settings and results as a picture carries them, and back
 10. ``words``        what the page says, in the page's language
 

@@ -7,6 +7,7 @@ they go to pinned host memory; over PCIe 4 that is a quarter of a second a step,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,12 +122,12 @@ class KeptLayers:
 
     def clear(self) -> None:
         """Forget everything."""
+        pinned = self.place == "host" and bool(self._layers)
         self._ahead.forget()
         self._layers.clear()
         self._fresh.clear()
-        empty_host_cache = getattr(torch._C, "_host_emptyCache", None)
-        if self.place == "host" and empty_host_cache is not None:
-            empty_host_cache()  # torch would hold pinned memory, which nobody else can use, until the program ends
+        if pinned:
+            _give_back_pinned()
 
     @property
     def held_bytes(self) -> int:
@@ -163,6 +164,16 @@ class KeptLayers:
                     raise
                 self._pin = False
         return torch.empty(one.shape, dtype=one.dtype)
+
+
+def _give_back_pinned() -> None:
+    """Torch holds freed pinned memory, which no other program can use, until it ends. Before 2.5 it has no way back."""
+    empty = getattr(torch._C, "_host_emptyCache", None)
+    if empty is None or not torch.cuda.is_available():
+        return
+    with suppress(RuntimeError):  # after a failure of CUDA there is nothing left to wait for
+        torch.cuda.synchronize()  # it gives back only what no copy may still read
+        empty()
 
 
 def out_of_memory(error: BaseException) -> bool:

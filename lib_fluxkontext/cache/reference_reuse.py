@@ -1,8 +1,9 @@
 """Reference reuse: references never change, so their keys and values serve several steps.
 
 On a refresh step all tokens run, and each block's keys (after rotary embedding) and values of the reference tokens are
-kept. On the steps between, only text and image tokens run, and attention reads the kept ones. What is kept is exact at
-the step it was made; later it is stale by what the references' own tokens would have changed.
+kept (the first block's alone, where every computed step is a refresh). On the steps between, only text and image tokens
+run, and attention reads the kept ones. What is kept is exact at the step it was made; later it is stale by what the
+references' own tokens would have changed.
 
 RegionE (Chen et al., arXiv:2510.25590) keeps keys and values of one reference of the output's size;
 here there are any number, of any size, and First Block Cache works on top.

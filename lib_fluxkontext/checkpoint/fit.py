@@ -13,8 +13,8 @@ HIDDEN, BLOCKS, ITEM = 3072, 57, 2
 TOKEN_BYTES = int(1.28 * 2 * 16384 * 4)
 """Activations of a token: what Forge itself reckons for its four latent pixels (``KModel.memory_required``)."""
 
-OVERHEAD = GIB
-"""What Forge keeps free of weights in any case (``minimum_inference_memory``)."""
+FREE = GIB
+"""What Forge keeps free of weights unless its GPU Weights say otherwise (``minimum_inference_memory``)."""
 
 ADVICE = (
     (24, "FP16", 2.0),
@@ -34,6 +34,7 @@ class MemoryEstimate:
         activations: of the picture's tokens.
         references: of the reference tokens.
         key_values: kept of the references; streamed, of the blocks that are there at once.
+        free: what Forge keeps free of weights.
         streamed: whether keys and values wait in main memory, because the card has no room for all of them.
     """
 
@@ -41,16 +42,23 @@ class MemoryEstimate:
     activations: int
     references: int
     key_values: int
+    free: int = FREE
     streamed: bool = False
 
     @property
     def total(self) -> int:
-        """All of it, with what Forge keeps free."""
-        return self.weights + self.activations + self.references + self.key_values + OVERHEAD
+        """All of it, with what is kept free."""
+        return self.weights + self.activations + self.references + self.key_values + self.free
 
 
 def estimate(
-    weights: int, image_tokens: int, reference_tokens: int, kept_blocks: int = 0, rows: int = 1, card: int | None = None
+    weights: int,
+    image_tokens: int,
+    reference_tokens: int,
+    kept_blocks: int = 0,
+    rows: int = 1,
+    card: int | None = None,
+    free: int = FREE,
 ) -> MemoryEstimate:
     """Reckon.
 
@@ -61,12 +69,14 @@ def estimate(
         kept_blocks: of how many blocks the references' keys and values are kept; ``BLOCKS`` at most.
         rows: images in one model call; CFG above 1 doubles them.
         card: bytes that it has, or None for as many as are needed.
+        free: bytes that Forge keeps free of weights.
     """
     needed = MemoryEstimate(
         weights=weights,
         activations=rows * image_tokens * TOKEN_BYTES,
         references=rows * reference_tokens * TOKEN_BYTES,
         key_values=kept_bytes(reference_tokens, HIDDEN, kept_blocks, rows, ITEM),
+        free=free,
     )
     if card is not None and reference_tokens and kept_blocks > STREAMED_BLOCKS and needed.total > card:
         return replace(needed, key_values=needed.key_values * STREAMED_BLOCKS // kept_blocks, streamed=True)
@@ -75,7 +85,7 @@ def estimate(
 
 def gpu_weights(card: int, needed: MemoryEstimate) -> int:
     """What Forge's GPU Weights should be at most, in bytes: for references the extension asks for room itself."""
-    return max(0, card - max(OVERHEAD, needed.activations))
+    return max(0, card - max(FREE, needed.activations))
 
 
 def advice(card: int, bytes_a_parameter: float) -> str | None:

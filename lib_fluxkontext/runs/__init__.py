@@ -1,1 +1,1 @@
-"""The run log: one row for every generation (``row``), kept in SQLite (``log``), shown and exported (``table``)."""
+"""The run log: a row for every finished generation (``row``), in SQLite (``log``), shown and exported (``table``)."""

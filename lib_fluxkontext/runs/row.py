@@ -74,7 +74,7 @@ def cache_in_words(settings: KontextSettings) -> str:
     words = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
     if settings.cache_active and settings.cache_forecast:
         words.append("forecast")
-    if settings.cache_correct and (settings.cache_active or settings.reference_refresh):
+    if settings.cache_correct and (settings.cache_active or settings.reuse_active):
         words.append("corrected")
     return ", ".join(words)
 

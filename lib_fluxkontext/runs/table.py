@@ -80,7 +80,7 @@ def as_html(runs: Runs, total: int) -> str:
         total: how many there are.
     """
     if not runs:
-        return _line(say("No runs yet: every generation with Flux Kontext adds one."))
+        return _line(say("No runs yet: every finished generation with Flux Kontext adds one."))
     shown = _shown(runs)
     head = "".join(f'<th scope="col">{escape(say(name))}</th>' for name in ("Run", "Picture", *shown))
     rows = "".join(

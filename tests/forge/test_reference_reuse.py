@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.forge.requests import HOOKS, difference, kontext, made, pixels, report, two_references
+from tests.forge.requests import HOOKS, WITHIN, difference, kontext, made, pixels, report, two_references
 from tests.forge.server import ForgeServer
 
 STEPS = 9
+BLOCKS = 6
+"""Of the small checkpoint."""
 
 
 def kinds(result: object) -> list[str]:
@@ -31,6 +33,25 @@ def test_off_and_refreshing_every_step_are_the_same_picture(forge: ForgeServer) 
     off = pixels(made(forge, two_references(), steps=STEPS))
     assert np.array_equal(off, pixels(made(forge, two_references(reference_refresh=0), steps=STEPS)))
     assert np.array_equal(off, pixels(made(forge, two_references(reference_refresh=1), steps=STEPS)))
+    deciding = two_references(cache=True, cache_threshold=1e-9, reference_refresh=1)  # on kept ones, in every step
+    assert np.array_equal(off, pixels(made(forge, deciding, steps=STEPS)))
+
+
+def test_with_references_in_every_computed_step_one_block_is_kept_and_a_batch_equals_its_images(
+    forge: ForgeServer,
+) -> None:
+    """As in the preset *Fast*: the first block, by which First Block Cache decides, is the one that is read again."""
+    settings = two_references(cache=True, cache_threshold=0.65, cache_correct=True, reference_refresh=1)
+    together = made(forge, settings, steps=STEPS, seed=3, batch_size=2)
+    kept = report(together)["passes"][0]["key_values"]
+    whole = report(made(forge, settings | {"reference_refresh": 4}, steps=STEPS, seed=3, batch_size=2))
+    assert whole["passes"][0]["key_values"]["peak_bytes"] == BLOCKS * kept["peak_bytes"]
+    assert kept["place"] == "device"
+    assert "reused" in kinds(together)
+    assert "kept" not in kinds(together)
+    for index in range(2):
+        alone = made(forge, settings, steps=STEPS, seed=3 + index)
+        assert difference(pixels(alone), pixels(together, index)) < WITHIN
 
 
 def test_the_last_step_is_computed_whole_if_asked(forge: ForgeServer) -> None:

@@ -32,6 +32,7 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     path.touch()
     monkeypatch.setattr(module, "chosen_file", lambda: path)
     monkeypatch.setattr(module, "_facts", lambda *_: Q8)
+    monkeypatch.setattr(module, "free_bytes", lambda: GIB)
 
     def line(card: float | None, reference_tokens: int = 0, kept_blocks: int = 0, rows: int = 1) -> str:
         monkeypatch.setattr(module, "card_bytes", lambda: None if card is None else int(card * GIB))
@@ -44,7 +45,7 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_what_it_is(said) -> None:
     text = said(None)
     assert "flux1-kontext-dev-Q8_0.gguf: FLUX.1 Kontext, Q8_0 304 tensors, F32 476, 11.90 billion parameters" in text
-    assert "weights 12.00 GB + picture 0.64 GB, and 1 GB kept free: 13.64 GB" in text
+    assert "weights 12.00 GB + picture 0.64 GB, and 1.00 GB kept free: 13.64 GB" in text
     assert "card" not in text
 
 
@@ -65,6 +66,13 @@ def test_kept_keys_and_values_on_the_card_or_streamed(said) -> None:
     one_block = said(16, TWO_REFERENCES, 1)
     assert "their keys and values 0.09 GB" in one_block
     assert "keys and values" not in said(16, 0, BLOCKS)
+
+
+def test_low_gpu_weights_leave_no_room_for_keys_and_values(said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_bytes", lambda: 10 * GIB)
+    text = said(24, TWO_REFERENCES, BLOCKS)
+    assert "and 10.00 GB kept free" in text
+    assert "streamed from main memory" in text
 
 
 def test_a_batch_needs_more(said) -> None:

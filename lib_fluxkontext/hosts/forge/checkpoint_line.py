@@ -40,8 +40,8 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, 
     else:
         if facts.family == "FLUX.1 dev or Kontext":
             lines.append(line(say(UNSURE), "fk-muted"))
-        card = card_bytes()
-        needed = estimate(facts.transformer_bytes, image_tokens, reference_tokens, kept_blocks, rows, card)
+        card, weights = card_bytes(), facts.transformer_bytes
+        needed = estimate(weights, image_tokens, reference_tokens, kept_blocks, rows, card, free_bytes())
         lines.append(_memory(facts, needed, card))
     return "".join(lines)
 
@@ -73,8 +73,9 @@ def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) ->
     elif needed.key_values:
         parts.append((say("their keys and values"), needed.key_values))
     text = say(
-        "While sampling, estimated: {parts}, and 1 GB kept free: {total}",
+        "While sampling, estimated: {parts}, and {free} kept free: {total}",
         parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in parts),
+        free=gigabytes(needed.free),
         total=gigabytes(needed.total),
     )
     if card is None:
@@ -106,6 +107,13 @@ def chosen_file() -> Path | None:
 
     info: Any = sd_models.get_closet_checkpoint_match(shared.opts.data.get("sd_model_checkpoint", ""))
     return Path(info.filename) if info is not None else None
+
+
+def free_bytes() -> int:
+    """What Forge keeps free of weights: the card less its GPU Weights."""
+    from backend import memory_management
+
+    return int(memory_management.minimum_inference_memory())
 
 
 def card_bytes() -> int | None:

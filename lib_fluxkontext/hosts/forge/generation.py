@@ -36,12 +36,18 @@ LATENT_SCALE = 8
 
 
 class Generation:
-    """Settings, decoded references and everything measured for one ``p``."""
+    """Settings, decoded references and everything measured for one ``p``.
+
+    Attributes:
+        active: False where the checkpoint is not Flux and there is nothing to do.
+        whole_batches: how many came to their end.
+    """
 
     def __init__(self, settings: KontextSettings, references: Sequence[Reference]) -> None:
         self.settings = settings
         self.references = list(references)
         self.active = True
+        self.whole_batches = 0
         self._memory: MemoryMeter | None = None
         self._guard: SamplerGuard | None = None
         self._passes: list[tuple[int, SamplingPass]] = []
@@ -205,9 +211,12 @@ def before_sampling(p: Any, x: torch.Tensor) -> None:
 
 def after_batch(p: Any) -> None:
     """``postprocess_batch``: the infotexts of this batch's pictures are built right after this."""
+    from modules.shared import state
+
     generation = of(p)
     if generation is None or not generation.active:
         return
+    generation.whole_batches += not (state.interrupted or state.skipped)
     generation.comment(p)
     p.extra_generation_params.update(infotext.report_to_infotext(generation.report(p.iteration)))
 
@@ -220,7 +229,9 @@ def finish(p: Any, processed: Any) -> None:
     if generation is None or not generation.active:
         return
     report = generation.report()
-    trouble = run_log.record(p, processed, generation.settings, report) if _is_whole() else None
+    trouble = None
+    if generation.whole_batches == p.n_iter:  # among the runs of the log one cut short would pass for a very fast one
+        trouble = run_log.record(p, processed, generation.settings, report)
     if trouble is not None:
         report = replace(report, notes=(*report.notes, f"{trouble[:1].upper()}{trouble[1:]}"))
     latest.keep(p, report)
@@ -230,13 +241,6 @@ def finish(p: Any, processed: Any) -> None:
 def of(p: Any) -> Generation | None:
     """The state of ``p``, or None where the extension is off."""
     return getattr(p, ATTRIBUTE, None)
-
-
-def _is_whole() -> bool:
-    """Whether nobody ended the generation early: among the runs of the log it would pass for a very fast one."""
-    from modules.shared import state
-
-    return not (state.interrupted or state.skipped or state.stopping_generation)
 
 
 def _decode(p: Any, settings: KontextSettings, background: str) -> list[Reference]:

@@ -128,7 +128,7 @@ def _entries(gr: Any, option: Any) -> dict[str, Any]:
         "panel_hires_references": option(
             start.panel_hires_references, "Panel's default: references in the hires pass too"
         ).needs_reload_ui(),
-        "log": option(start.log, "Keep a run log").info("a row for every generation"),
+        "log": option(start.log, "Keep a run log").info("a row for every finished generation"),
         "log_limit": option(
             start.log_limit,
             "Runs in the log at most",

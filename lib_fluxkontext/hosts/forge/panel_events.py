@@ -22,7 +22,7 @@ from lib_fluxkontext.hosts.forge.slot_facts import missing_images, output_size, 
 from lib_fluxkontext.references.decode import WHITE
 from lib_fluxkontext.report import text
 from lib_fluxkontext.report.html import live_html, report_html
-from lib_fluxkontext.settings import IMAGE_FIELDS
+from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
 
 UNKNOWN_OUTPUT = (1024, 1024)
 """Assumed where a size slider is empty."""
@@ -37,6 +37,8 @@ FIELDS_OF_MEMORY = (
     "init_image_as_reference",
     "sizing",
     "half_size",
+    "cache",
+    "cache_threshold",
     "reference_refresh",
 )
 """Settings that memory while sampling depends on."""
@@ -184,8 +186,11 @@ def _checkpoint_line(width: Any, height: Any, cfg_scale: Any, batch_size: Any, *
     )
     rows = int(batch_size or 1) * (1 if cfg_scale == 1 else 2)
     picture = -(-output[0] // 16) * -(-output[1] // 16)
-    refresh = int(given["reference_refresh"] or 0)
-    kept_blocks = ReuseConfig(refresh).kept_blocks or BLOCKS if refresh else 0
+    used = {name: given[name] or 0 for name in ("cache", "cache_threshold", "reference_refresh")}  # a number emptied
+    settings = KontextSettings.model_construct(**used)
+    kept_blocks = 0
+    if settings.reuse_active:
+        kept_blocks = ReuseConfig(int(settings.reference_refresh)).kept_blocks or BLOCKS
     return checkpoint_line(picture, tokens, kept_blocks, rows)
 
 

@@ -1,4 +1,4 @@
-"""Writes every generation of Forge into the run log."""
+"""Writes every finished generation of Forge into the run log."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _run(p: Any, processed: Any, settings: KontextSettings, report: GenerationRe
         images=len(seeds),
         seed=int(seeds[0]),
         cache=cache_in_words(settings),
-        reference_refresh=settings.reference_refresh,
+        reference_refresh=settings.reference_refresh if settings.reuse_active else 0,
         settings=json.dumps(settings.model_dump(exclude=set(IMAGE_FIELDS))),
         thumbnail=_thumbnail(processed),
         prompt=str(prompts[0]) if options.current().log_prompt else "",
