@@ -39,11 +39,11 @@ def main() -> int:
         case "lint":
             return lint()
         case "demo":
-            return run("-m", "benchmarks.demo")
+            return run("-m", "examples.demo")
         case "bench":
             return run("-m", "benchmarks.frontier", *rest)
         case "pictures":
-            return run("-m", "tests.forge.panel_pictures")
+            return run("-m", "tools.panel_pictures")
     return lint() or run("-m", "pytest", *rest)
 
 

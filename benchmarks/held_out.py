@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from benchmarks.small_kontext.data import fit, photos
-from lib_fluxkontext.references.decode import Reference, decode_reference
+from lib_fluxkontext.images.decode import Reference, decode_reference
+from tools.small_kontext.data import fit, photos
 
 
 def decoded_pairs(count: int, side: int) -> list[tuple[Reference, Reference]]:

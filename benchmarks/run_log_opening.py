@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from lib_fluxkontext.runs.log import RunLog
-from lib_fluxkontext.runs.row import Run
-from lib_fluxkontext.runs.table import SORTABLE, as_html
+from lib_fluxkontext.history.record import Run
+from lib_fluxkontext.history.store import RunLog
+from lib_fluxkontext.presentation.run_table import SORTABLE, as_html
 
 LENGTHS = (10, 10_000)
 ROUNDS = 21

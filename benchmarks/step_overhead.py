@@ -15,9 +15,9 @@ import datetime
 import platform
 from statistics import median, quantiles
 
-from tests.forge import checkpoint_files
-from tests.forge.requests import made, report, two_references
-from tests.forge.server import ForgeServer
+from tests.support import checkpoint_files
+from tests.support.forge_server import ForgeServer
+from tests.support.payloads import made, report, two_references
 
 SETTINGS = {
     "cache off": {"cache": False},

@@ -23,10 +23,10 @@ from skimage.metrics import structural_similarity
 from benchmarks.held_out import decoded_pairs
 from benchmarks.machine import machine
 from benchmarks.other_caches import diffusers_cache
-from benchmarks.small_kontext.data import PHRASINGS
-from lib_fluxkontext.hosts.diffusers.checkpoint import load_pipeline
-from lib_fluxkontext.hosts.diffusers.generation import Generated, Job, generate
+from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
+from lib_fluxkontext.hosts.diffusers.pipeline import Generated, Job, generate
 from lib_fluxkontext.settings import KontextSettings
+from tools.small_kontext.data import PHRASINGS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

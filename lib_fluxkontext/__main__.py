@@ -2,6 +2,6 @@
 
 import sys
 
-from lib_fluxkontext.hosts.diffusers.command import main
+from lib_fluxkontext.hosts.diffusers.cli import main
 
 sys.exit(main())

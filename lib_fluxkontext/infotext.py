@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lib_fluxkontext.references.decode import WHITE, Reference
-from lib_fluxkontext.report import text
-from lib_fluxkontext.report.generation import GenerationReport
+from lib_fluxkontext.images.decode import WHITE, Reference
+from lib_fluxkontext.presentation import text
 from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings
+from lib_fluxkontext.telemetry.records import GenerationReport
 
 LABELS: dict[str, str] = {
     "enabled": "Kontext",

@@ -8,16 +8,11 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge import (
-    gallery,
-    generation,
-    language,
-    options,
-    panel,
-    panel_events,
-    xyz_axes,
-)
-from lib_fluxkontext.hosts.forge.element_ids import TITLE
+from lib_fluxkontext.hosts.forge.integration import language, options, xyz_axes
+from lib_fluxkontext.hosts.forge.lifecycle import generation
+from lib_fluxkontext.hosts.forge.ui import events as panel_events
+from lib_fluxkontext.hosts.forge.ui import gallery, panel
+from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 
 FORGE_CONTROLS = {name for needs, _ in panel_events.CONNECTIONS for name in needs}
 

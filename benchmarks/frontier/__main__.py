@@ -18,10 +18,10 @@ from benchmarks.frontier.results import Pictures, Steps, load
 from benchmarks.frontier.steps import MEDIUM, Cost, build, sample
 from benchmarks.held_out import decoded_pairs
 from benchmarks.machine import machine
-from benchmarks.small_kontext.data import PHRASINGS
-from lib_fluxkontext.hosts.diffusers.checkpoint import load_pipeline
-from lib_fluxkontext.hosts.diffusers.generation import Job
+from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
+from lib_fluxkontext.hosts.diffusers.pipeline import Job
 from lib_fluxkontext.settings import KontextSettings
+from tools.small_kontext.data import PHRASINGS
 
 SIDE = 128
 STEPS = 28

@@ -184,8 +184,8 @@ and with none:
 Where the difference is negative the others are better.
 
 *Correction* lets a step that is computed in full pay for what the approximate ones before it got wrong
-(`lib_fluxkontext/cache/correction.py`). It assumes Euler's steps; the table is Euler's. With reference reuse, *every 1*
-means that the references run in every step that is computed and in none that is reused.
+(`lib_fluxkontext/caching/correction.py`). It assumes Euler's steps; the table is Euler's. With reference reuse,
+*every 1* means that the references run in every step that is computed and in none that is reused.
 
 {sections}
 

@@ -11,8 +11,8 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from benchmarks.frontier.methods import UNCACHED, Method
-from lib_fluxkontext.hosts.diffusers.generation import Generated, Job, generate
-from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.hosts.diffusers.pipeline import Generated, Job, generate
+from lib_fluxkontext.images.decode import Reference
 
 
 @dataclass(frozen=True)

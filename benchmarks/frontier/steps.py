@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from lib_fluxkontext.cache.chosen import caches_for
-from lib_fluxkontext.cache.kept_layers import Place
-from lib_fluxkontext.cache.step import Step
-from lib_fluxkontext.hosts.diffusers.layout import DiffusersFluxLayout
-from lib_fluxkontext.meters.memory import MemoryMeter
+from lib_fluxkontext.caching.kv_store import Place
+from lib_fluxkontext.caching.sample_key import Step
+from lib_fluxkontext.hooks.model_call import AppendedReferences, ModelCall
+from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxLayout
 from lib_fluxkontext.references.tokens import ReferenceTokens, offset_ids
-from lib_fluxkontext.report.recorder import PassRecorder
+from lib_fluxkontext.sampling.factory import caches_for
 from lib_fluxkontext.settings import KontextSettings
-from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
+from lib_fluxkontext.telemetry.memory import MemoryMeter
+from lib_fluxkontext.telemetry.recorder import PassRecorder
 
 LAYOUT = DiffusersFluxLayout()
 CHANNELS = 64

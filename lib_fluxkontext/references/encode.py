@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from lib_fluxkontext.references.decode import Reference
-from lib_fluxkontext.references.latent_store import LatentStore
-from lib_fluxkontext.references.sizing import SizePlan, apply_size
+from lib_fluxkontext.images.decode import Reference
+from lib_fluxkontext.images.sizing import SizePlan, apply_size
+from lib_fluxkontext.references.latent_cache import LatentStore
 from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
 
 

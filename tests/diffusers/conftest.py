@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from lib_fluxkontext.hosts.diffusers.checkpoint import load_pipeline
-from lib_fluxkontext.references.decode import Reference, decode_reference
+from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
+from lib_fluxkontext.images.decode import Reference, decode_reference
 
 SIDE = 96
 

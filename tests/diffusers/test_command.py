@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_fluxkontext.hosts.diffusers.checkpoint import SMALL_MODEL
-from lib_fluxkontext.hosts.diffusers.command import main
+from lib_fluxkontext.hosts.diffusers.cli import main
+from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
 from tests.diffusers.conftest import square
 
 PROMPT = "put the first picture on the left and the second on the right"
@@ -108,7 +108,7 @@ def test_an_interrupt_leaves_no_half_written_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.command.report_page", interrupted)
+    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.cli.report_page", interrupted)
     assert main(["generate", "--prompt", "x", "--steps", "1"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert files(folder) == before
@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_written_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.command.report_page", lambda *_: "<p>page</p>")
+    monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.cli.report_page", lambda *_: "<p>page</p>")
     assert main(["generate", "--prompt", "x", "--steps", "1", "--output", "a.png"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert files(folder) == before

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.small_kontext.export_bfl import export
-from lib_fluxkontext.hosts.diffusers.checkpoint import SMALL_MODEL
-from lib_fluxkontext.hosts.diffusers.generation import Job, generate
-from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
+from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
+from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
-from tests.forge.server import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
+from tests.support.forge_server import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
+from tools.small_kontext.export_bfl import export
 
 AS_IT_IS = {"sizing": "no change", "cache": False}
 STEPS = 8
@@ -124,7 +124,7 @@ def in_forge(
         "settings": settings,
     }  # fmt: skip
     torch.save(case, folder / "case.pt")
-    script = Path(__file__).with_name("forge_sampling.py")
+    script = Path(__file__).resolve().parents[1] / "support" / "forge_sampling.py"
     command = [forge_python(), script, REPO_ROOT, folder / "small.safetensors", folder / "case.pt", folder / "out.pt"]
     flags = [flag for flag in FORGE_FLAGS if flag in ("--always-cpu", "--attention-pytorch")]
     done = subprocess.run([*map(str, command), *flags], cwd=forge_root(), capture_output=True, text=True, check=False)

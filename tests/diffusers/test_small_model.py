@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.small_kontext import data as task
-from lib_fluxkontext.hosts.diffusers.generation import Job, generate
-from lib_fluxkontext.references.decode import Reference
+from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
+from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
+from tools.small_kontext import data as task
 
 AS_IT_IS = KontextSettings(sizing="no change", cache=False)
 LIKE = 18.0

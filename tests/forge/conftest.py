@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.forge.browser import ForgePage, browser_path, open_browser
-from tests.forge.photos import cat, woman
-from tests.forge.server import ForgeServer, forge_available
+from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.forge_server import ForgeServer, forge_available
+from tests.support.photos import cat, woman
 
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.forge.conftest import CACHED
-from tests.forge.photos import cat, cat_base64, woman, woman_base64
-from tests.forge.requests import HOOKS, TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
-from tests.forge.server import ForgeServer, Result, encode_image
+from tests.support.forge_server import ForgeServer, Result, encode_image
+from tests.support.payloads import HOOKS, TITLE, WITHIN, difference, kontext, made, pixels, report, two_references
+from tests.support.photos import cat, cat_base64, woman, woman_base64
 
 STEPS = 12
 

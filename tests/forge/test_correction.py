@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lib_fluxkontext.hosts.forge.sampler_limits import CORRECTED
-from tests.forge import checkpoint_files as files
-from tests.forge.requests import difference, made, pixels, report, two_references
-from tests.forge.server import ForgeServer
+from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import CORRECTED
+from tests.support import checkpoint_files as files
+from tests.support.forge_server import ForgeServer
+from tests.support.payloads import difference, made, pixels, report, two_references
 
 STEPS = 16
 REUSED = {"cache": True, "cache_threshold": 1.0, "cache_max_consecutive": 3, "cache_compute_last": True}

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.forge.browser import browser_path, open_browser
-from tests.forge.photos import cat, woman
-from tests.forge.requests import HOOKS, kontext, report, two_references
-from tests.forge.server import ForgeServer, Result, encode_image
+from tests.support.browser import browser_path, open_browser
+from tests.support.forge_server import ForgeServer, Result, encode_image
+from tests.support.payloads import HOOKS, kontext, report, two_references
+from tests.support.photos import cat, woman
 
 WARM_UP = 10
 GENERATIONS = 50

@@ -7,9 +7,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from tests.forge.browser import ForgePage
-from tests.forge.server import ForgeServer, decode_image
 from tests.forge.test_panel import PANEL, facts, wait_value
+from tests.support.browser import ForgePage
+from tests.support.forge_server import ForgeServer, decode_image
 
 THUMBNAILS = "#txt2img_gallery .thumbnail-item.thumbnail-small"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.forge.browser import ForgePage
-from tests.forge.panel_pictures import PANEL, set_scene
-from tests.forge.reload import reload_ui
-from tests.forge.server import ForgeServer
+from tests.support.browser import ForgePage
+from tests.support.forge_server import ForgeServer
+from tests.support.reload import reload_ui
+from tools.panel_pictures import PANEL, set_scene
 
 SHOWN = """(ids) => ids.flatMap(id => {
     const found = [], root = document.getElementById(id);

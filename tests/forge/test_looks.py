@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.forge.browser import browser_path, open_browser
-from tests.forge.panel_pictures import PANEL, PICTURES, set_scene
-from tests.forge.server import REPO_ROOT, ForgeServer
+from tests.support.browser import browser_path, open_browser
+from tests.support.forge_server import REPO_ROOT, ForgeServer
+from tools.panel_pictures import PANEL, PICTURES, set_scene
 
-LOOKS = (Path(__file__).parent / "looks.js").read_text(encoding="utf-8")
+LOOKS = (Path(__file__).resolve().parents[1] / "support" / "looks.js").read_text(encoding="utf-8")
 FAULTLESS: dict[str, list[str]] = {"contrast": [], "clipped": [], "overlapping": []}
 LEAST_CONTRAST = 4.5
 """Of text against its ground, as WCAG's level AA asks."""

@@ -6,10 +6,10 @@ import codecs
 import re
 from pathlib import Path
 
-from lib_fluxkontext.cache.presets import PRESETS
-from lib_fluxkontext.runs.log import RunLog
-from tests.forge.browser import ForgePage
-from tests.forge.server import ForgeServer
+from lib_fluxkontext.history.store import RunLog
+from lib_fluxkontext.settings import PRESETS
+from tests.support.browser import ForgePage
+from tests.support.forge_server import ForgeServer
 
 PANEL = "flux_kontext"
 

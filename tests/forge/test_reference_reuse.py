@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.forge.requests import HOOKS, WITHIN, difference, kontext, made, pixels, report, two_references
-from tests.forge.server import ForgeServer
+from tests.support.forge_server import ForgeServer
+from tests.support.payloads import HOOKS, WITHIN, difference, kontext, made, pixels, report, two_references
 
 STEPS = 9
 BLOCKS = 6

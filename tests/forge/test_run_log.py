@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lib_fluxkontext.runs.log import RunLog
-from lib_fluxkontext.runs.row import COLUMNS, Run
-from tests.forge.browser import ForgePage
-from tests.forge.requests import HOOKS, kontext, made, report
-from tests.forge.server import ForgeServer
+from lib_fluxkontext.history.record import COLUMNS, Run
+from lib_fluxkontext.history.store import RunLog
+from tests.support.browser import ForgePage
+from tests.support.forge_server import ForgeServer
+from tests.support.payloads import HOOKS, kontext, made, report
 
 RUNS = "txt2img_flux_kontext_runs"
 ON = {"enabled": True, "cache": False}

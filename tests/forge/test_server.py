@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.forge import checkpoint_files as files
-from tests.forge.requests import HOOKS
-from tests.forge.server import ForgeServer, Result, has_bitsandbytes
+from tests.support import checkpoint_files as files
+from tests.support.forge_server import ForgeServer, Result, has_bitsandbytes
+from tests.support.payloads import HOOKS
 
 FORMATS = [
     files.FLUX,

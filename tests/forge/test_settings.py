@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_fluxkontext.cache.presets import PRESETS
-from lib_fluxkontext.hosts.forge.options import PREFIX, Options
+from lib_fluxkontext.history.record import Run
+from lib_fluxkontext.history.store import RunLog
+from lib_fluxkontext.hosts.forge.integration.options import PREFIX, Options
+from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.infotext import image_to_infotext
-from lib_fluxkontext.references.decode import decode_reference
-from lib_fluxkontext.runs.log import RunLog
-from lib_fluxkontext.runs.row import Run
-from tests.forge.browser import ForgePage, browser_path, open_browser
-from tests.forge.photos import cat, cat_base64
-from tests.forge.reload import reload_ui
-from tests.forge.requests import TITLE, kontext, made, pixels, report
-from tests.forge.server import ForgeServer, encode_image
+from lib_fluxkontext.settings import PRESETS
+from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.forge_server import ForgeServer, encode_image
+from tests.support.payloads import TITLE, kontext, made, pixels, report
+from tests.support.photos import cat, cat_base64
+from tests.support.reload import reload_ui
 
 DEFAULTS = {PREFIX + name: value for name, value in Options().model_dump().items()}
 ON = {"enabled": True, "cache": False}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.forge import checkpoint_files as files
 from tests.forge.conftest import CACHED
-from tests.forge.photos import woman, woman_base64
-from tests.forge.requests import difference, kontext, made, pixels, report, two_references
-from tests.forge.server import ForgeServer, Result, encode_image, has_bitsandbytes
+from tests.support import checkpoint_files as files
+from tests.support.forge_server import ForgeServer, Result, encode_image, has_bitsandbytes
+from tests.support.payloads import difference, kontext, made, pixels, report, two_references
+from tests.support.photos import woman, woman_base64
 
 
 def from_picture(forge: ForgeServer, settings: dict | None, image: Image.Image, **payload: object) -> Result:

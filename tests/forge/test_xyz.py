@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.forge.photos import woman
-from tests.forge.requests import kontext, made, pixels, two_references
-from tests.forge.server import ForgeServer, Result
+from tests.support.forge_server import ForgeServer, Result
+from tests.support.payloads import kontext, made, pixels, two_references
+from tests.support.photos import woman
 
 STEPS = 10
 NOTHING = (0, "", [])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator
 
-from lib_fluxkontext.runs.log import RunLog
-from tests.forge.browser import SETTLED, ForgePage
-from tests.forge.photos import cat, woman
-from tests.forge.server import ForgeServer
+from lib_fluxkontext.history.store import RunLog
+from tests.support.browser import SETTLED, ForgePage
+from tests.support.forge_server import ForgeServer
+from tests.support.photos import cat, woman
 
 PLOT = "script_txt2img_xyz_plot"
 

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lib_fluxkontext.checkpoint.fit import GIB, advice, estimate, gpu_weights
-from lib_fluxkontext.checkpoint.flux import checkpoint_facts
-from lib_fluxkontext.checkpoint.gguf import TYPES
-from lib_fluxkontext.checkpoint.header import MAX_HEADER, read_header
+from lib_fluxkontext.checkpoints.flux import checkpoint_facts
+from lib_fluxkontext.checkpoints.gguf import TYPES
+from lib_fluxkontext.checkpoints.header import MAX_HEADER, read_header
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.sampling.vram import GIB, advice, estimate, gpu_weights
 
 FLUX_NAMES = {
     "img_in.weight": (128, 64),

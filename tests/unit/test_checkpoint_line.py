@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lib_fluxkontext.checkpoint.fit import BLOCKS, GIB
-from lib_fluxkontext.checkpoint.flux import CheckpointFacts, Part
-from lib_fluxkontext.hosts.forge import checkpoint_line as module
+from lib_fluxkontext.checkpoints.flux import CheckpointFacts, Part
+from lib_fluxkontext.hosts.forge.ui import checkpoint_line as module
+from lib_fluxkontext.sampling.vram import BLOCKS, GIB
 
 Q8 = CheckpointFacts(
     name="flux1-kontext-dev-Q8_0.gguf",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.chosen import caches_for
-from lib_fluxkontext.cache.correction import BOUND, Correction
+from lib_fluxkontext.caching.correction import BOUND, Correction
+from lib_fluxkontext.sampling.factory import caches_for
 from lib_fluxkontext.settings import KontextSettings
 
 SHAPE = (1, 3, 2)

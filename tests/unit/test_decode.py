@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.references.decode import colour, content_digest, decode_reference, to_rgb
+from lib_fluxkontext.images.decode import colour, content_digest, decode_reference, to_rgb
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
-from lib_fluxkontext.cache.step import Step
-from lib_fluxkontext.cache.trend import REACH
+from lib_fluxkontext.caching.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.caching.forecast import REACH
+from lib_fluxkontext.caching.sample_key import Step
 
 SIGMA = torch.tensor([0.5])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.references.decode import decode_reference
+from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.settings import SIZINGS, KontextSettings
 
 SETTINGS = st.builds(

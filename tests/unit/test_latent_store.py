@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_fluxkontext.references.latent_store import LatentStore, Makeshift
+from lib_fluxkontext.references.latent_cache import LatentStore, Makeshift
 
 LATENT = torch.zeros(1, 16, 4, 4)
 BYTES = LATENT.nelement() * 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from types import SimpleNamespace
 
-from lib_fluxkontext.hosts.forge import latest
-from lib_fluxkontext.report.generation import GenerationReport
+from lib_fluxkontext.hosts.forge.lifecycle import live_reports as latest
+from lib_fluxkontext.telemetry.records import GenerationReport
 
 
 class Under:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_fluxkontext.cache.presets import PRESETS
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge.options import MOST_MIB, MOST_RUNS, PREFIX, Options, background_of, read
-from lib_fluxkontext.settings import KontextSettings
+from lib_fluxkontext.hosts.forge.integration.options import MOST_MIB, MOST_RUNS, PREFIX, Options, background_of, read
+from lib_fluxkontext.settings import PRESETS, KontextSettings
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=2)

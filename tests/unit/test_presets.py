@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lib_fluxkontext.cache.presets import CUSTOM, FIELDS, PRESETS, preset_of
-from lib_fluxkontext.settings import KontextSettings
+from lib_fluxkontext.settings import CUSTOM, PRESET_FIELDS, PRESETS, KontextSettings, preset_of
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid_and_recognised(name: str) -> None:
-    assert tuple(PRESETS[name]) == FIELDS
+    assert tuple(PRESETS[name]) == PRESET_FIELDS
     KontextSettings.from_mapping(PRESETS[name])
     assert preset_of(PRESETS[name]) == name
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.cache.chosen import Caches
-from lib_fluxkontext.cache.first_block import CacheConfig, FirstBlockCache
-from lib_fluxkontext.cache.kept_layers import KeptLayers
-from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN, ReferenceReuse, ReuseConfig
-from lib_fluxkontext.cache.step import Step
-from lib_fluxkontext.hosts.forge.layout import ForgeFluxLayout
+from lib_fluxkontext.caching.first_block import CacheConfig, FirstBlockCache
+from lib_fluxkontext.caching.kv_store import KeptLayers
+from lib_fluxkontext.caching.reference_kv import NOT_KEPT, NOT_SEEN, ReferenceReuse, ReuseConfig
+from lib_fluxkontext.caching.sample_key import Step
+from lib_fluxkontext.hooks.model_call import AppendedReferences, ModelCall
+from lib_fluxkontext.hooks.model_hooks import attached
+from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxLayout
 from lib_fluxkontext.references.tokens import ReferenceTokens
-from lib_fluxkontext.transformer.attach import attached
-from lib_fluxkontext.transformer.model_call import AppendedReferences, ModelCall
-from tests.unit import small_flux
-from tests.unit.small_flux import SmallFluxTransformer, inputs
+from lib_fluxkontext.sampling.factory import Caches
+from tests.support import small_flux
+from tests.support.small_flux import SmallFluxTransformer, inputs
 
 LAYOUT = ForgeFluxLayout()
 IN_PLACE = pytest.mark.parametrize("in_place", [False, True], ids=["new tensors", "in place"])

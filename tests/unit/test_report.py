@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lib_fluxkontext.cache.kept_layers import KeptUse
-from lib_fluxkontext.meters.memory import MemoryUse
-from lib_fluxkontext.report import text
-from lib_fluxkontext.report.generation import CallRecord, GenerationReport, PassReport
-from lib_fluxkontext.report.html import live_html, report_html, time_left
+from lib_fluxkontext.caching.kv_store import KeptUse
+from lib_fluxkontext.presentation import text
+from lib_fluxkontext.presentation.html import live_html, report_html, time_left
+from lib_fluxkontext.telemetry.memory import MemoryUse
+from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 
 MEMORY = MemoryUse(None, None, None, None, None, 3 * 2**30)
 CARD = MemoryUse("RTX", 8 * 2**30, 9 * 2**30, 10 * 2**30, 12 * 2**30, 2**30)

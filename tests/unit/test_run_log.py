@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from lib_fluxkontext.report.generation import CallRecord, GenerationReport, PassReport
-from lib_fluxkontext.runs import log as log_module
-from lib_fluxkontext.runs.log import LogError, RunLog
-from lib_fluxkontext.runs.row import Run, cache_in_words, costs_of
-from lib_fluxkontext.runs.table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
+from lib_fluxkontext.history import store as log_module
+from lib_fluxkontext.history.record import Run, cache_in_words, costs_of
+from lib_fluxkontext.history.store import LogError, RunLog
+from lib_fluxkontext.presentation.run_table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
 from lib_fluxkontext.settings import KontextSettings
+from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 
 RUN = Run(
     made="2026-11-21 14:05:09",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib_fluxkontext.hosts.forge.sampler_steps import evaluations, sampler_step
+from lib_fluxkontext.hosts.forge.runtime.sampler_steps import evaluations, sampler_step
 
 
 @pytest.mark.parametrize(

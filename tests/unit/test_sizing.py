@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.references.sizing import BFL_SIZES, apply_size, nearest_bfl_size, plan_size
+from lib_fluxkontext.images.sizing import BFL_SIZES, apply_size, nearest_bfl_size, plan_size
 from lib_fluxkontext.settings import SIZINGS
 
 SIDES = st.integers(16, 1200)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_fluxkontext.cache.stream_rows import StreamRows
+from lib_fluxkontext.caching.batched_state import StreamRows
 
 STREAMS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from lib_fluxkontext import words
-from lib_fluxkontext.cache.reference_reuse import NOT_KEPT, NOT_SEEN
-from lib_fluxkontext.hosts.forge.element_ids import TITLE
-from lib_fluxkontext.hosts.forge.language import FOLDER, read
-from lib_fluxkontext.hosts.forge.sampler_limits import NO_RESTART, NOT_CORRECTED
-from lib_fluxkontext.hosts.forge.sampling_pass import TAKEN_OVER, TILED, UNUSED
-from lib_fluxkontext.words import say
+from lib_fluxkontext import i18n as words
+from lib_fluxkontext.caching.reference_kv import NOT_KEPT, NOT_SEEN
+from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
+from lib_fluxkontext.hosts.forge.runtime.model_wrapper import TAKEN_OVER, TILED, UNUSED
+from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART, NOT_CORRECTED
+from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
+from lib_fluxkontext.i18n import say
 
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]

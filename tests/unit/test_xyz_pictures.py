@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib_fluxkontext.hosts.forge.xyz_axes import pictures
+from lib_fluxkontext.hosts.forge.integration.xyz_axes import pictures
 
 
 def test_files_and_folders_become_pictures_in_order(tmp_path: Path) -> None:

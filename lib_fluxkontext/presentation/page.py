@@ -1,0 +1,79 @@
+"""The report as a page of its own: pictures, steps, memory; opens offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from PIL import Image
+
+from lib_fluxkontext.presentation.html import report_html
+from lib_fluxkontext.telemetry.records import GenerationReport
+
+THUMBNAIL = 512
+"""Longest side of a reference on the page, in pixels; the result is shown as it is."""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }}
+h1 {{ font-size: 1.4em; font-weight: 600; margin: 0 0 1em; }}
+.pictures {{ display: flex; flex-wrap: wrap; gap: 1em; align-items: end; margin-bottom: 1.5em; }}
+figure {{ margin: 0; }}
+figure img {{ display: block; height: 13em; max-width: 100%; object-fit: contain; border-radius: 6px; }}
+figcaption {{ font-size: 0.85em; opacity: 0.8; }}
+.arrow {{ font-size: 2em; align-self: center; opacity: 0.6; }}
+.settings {{ border-collapse: collapse; font-size: 0.9em; margin-top: 1.5em; }}
+.settings td {{ padding: 0.1em 1em 0.1em 0; vertical-align: top; }}
+.settings td:first-child {{ opacity: 0.75; white-space: nowrap; }}
+</style></head><body>
+<h1>{title}</h1>
+<div class="pictures">{pictures}</div>
+{report}
+<table class="settings">{settings}</table>
+</body></html>
+"""
+
+
+def report_page(
+    title: str,
+    result: Image.Image,
+    references: Sequence[tuple[str, Image.Image]],
+    report: GenerationReport,
+    settings: Mapping[str, str],
+) -> str:
+    """A self-contained HTML document.
+
+    Args:
+        title: the prompt.
+        result: the picture.
+        references: caption and image of each.
+        report: what it cost.
+        settings: name and value of everything that made the picture.
+    """
+    pictures = [_figure(image, caption) for caption, image in references]
+    if pictures:
+        pictures.append('<span class="arrow" aria-hidden="true">→</span>')
+    pictures.append(_figure(result, f"Result, {result.width}×{result.height}", lossless=True))
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in settings.items())
+    return _PAGE.format(
+        title=escape(title), pictures="".join(pictures), report=report_html(report, "report"), settings=rows
+    )
+
+
+def _figure(image: Image.Image, caption: str, lossless: bool = False) -> str:
+    buffer = io.BytesIO()
+    if lossless:
+        image.save(buffer, "PNG")
+    else:
+        image = image.copy()
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+        image.save(buffer, "JPEG", quality=88)
+    kind = "png" if lossless else "jpeg"
+    data = base64.b64encode(buffer.getvalue()).decode()
+    alt = escape(caption)
+    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{alt}"><figcaption>{alt}</figcaption></figure>'

@@ -1,0 +1,208 @@
+"""A generation's numbers, added up. No host: floats in, floats out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from lib_fluxkontext.caching.kv_store import KeptUse
+from lib_fluxkontext.telemetry.memory import MemoryUse
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One model call.
+
+    Attributes:
+        step: sampler step, from 0.
+        sigma: noise level of the first image.
+        seconds: its length.
+        reused: images of this call that were reused.
+        images: images in this call; with CFG above 1 both conditionings count.
+        distance: largest relative change the cache measured, or None where nothing was compared.
+        kept: images of this call that were computed on kept keys and values of the references.
+    """
+
+    step: int
+    sigma: float
+    seconds: float
+    reused: int
+    images: int
+    distance: float | None = None
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One sampler step: its calls added up. Second-order samplers and split conditionings make several."""
+
+    index: int
+    sigma: float
+    seconds: float
+    calls: int
+    reused: int
+    images: int
+    distance: float | None
+    kept: int = 0
+
+    @property
+    def kind(self) -> str:
+        """``"computed"``, ``"kept"`` (computed, but on kept keys and values of the references), ``"reused"``, or
+        ``"mixed"`` where the images of a batch, or the calls of a second-order step, went different ways."""
+        if self.reused == self.images:
+            return "reused"
+        if self.kept == self.images:
+            return "kept"
+        return "mixed" if self.reused or self.kept else "computed"
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One sampling pass.
+
+    Attributes:
+        label: ``"batch 1"``, ``"batch 1, hires pass"``.
+        calls: model calls in order.
+        seconds: wall time of the sampling from its first model call on, model calls and all else.
+        encode_seconds: time to encode references.
+        encoded: references that were encoded for this pass.
+        kept: references whose latent was still there from before.
+        reference_tokens: tokens of each reference.
+        image_tokens: tokens of the picture.
+        key_values: what was kept of the references inside the transformer, or None without reference reuse.
+        notes: what the user should know, one line each.
+    """
+
+    label: str
+    calls: Sequence[CallRecord]
+    seconds: float
+    encode_seconds: float = 0.0
+    encoded: int = 0
+    kept: int = 0
+    reference_tokens: tuple[int, ...] = ()
+    image_tokens: int = 0
+    key_values: KeptUse | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """Calls grouped by sampler step, in order."""
+        groups: dict[int, list[CallRecord]] = {}
+        for call in self.calls:
+            groups.setdefault(call.step, []).append(call)
+        return [_step(index, calls) for index, calls in groups.items()]
+
+
+@dataclass(frozen=True)
+class GenerationReport:
+    """Everything about one generation: all its batches and passes."""
+
+    passes: tuple[PassReport, ...] = ()
+    memory: MemoryUse | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """All steps of all passes, in order."""
+        return [step for one in self.passes for step in one.steps]
+
+    @property
+    def computed_seconds(self) -> float | None:
+        """Median seconds of a fully computed step, or None if there was none."""
+        return _median(self.steps, "computed")
+
+    @property
+    def kept_seconds(self) -> float | None:
+        """Median seconds of a step computed on kept references, or None if there was none."""
+        return _median(self.steps, "kept")
+
+    @property
+    def reused_seconds(self) -> float | None:
+        """Median seconds of a fully reused step, or None if there was none."""
+        return _median(self.steps, "reused")
+
+    @property
+    def reused_steps(self) -> int:
+        """Steps that were reused for every image."""
+        return sum(step.kind == "reused" for step in self.steps)
+
+    @property
+    def reused_share(self) -> float:
+        """Share of all images' evaluations that were reused, 0 to 1; mixed steps count by their images."""
+        images = sum(step.images for step in self.steps)
+        return sum(step.reused for step in self.steps) / images if images else 0.0
+
+    @property
+    def sampling_seconds(self) -> float:
+        """Wall time of all passes."""
+        return sum(one.seconds for one in self.passes)
+
+    @property
+    def speed_up(self) -> float | None:
+        """Time of all steps had each cost what that pass's median computed one did, over the time they took.
+
+        Counted pass by pass, because a hires step costs more than one of the first pass. 1 where nothing was reused:
+        what a first step takes longer is no slow-down. None without a computed step in some pass.
+        """
+        if self.steps and not any(step.reused or step.kept for step in self.steps):
+            return 1.0
+        taken = sum(step.seconds for step in self.steps)
+        expected = 0.0
+        for one in self.passes:
+            computed = _median(one.steps, "computed")
+            if computed is None:
+                return None
+            expected += computed * len(one.steps)
+        return expected / taken if taken > 0 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: per-step rows, then the sums."""
+        return {
+            "passes": [
+                {
+                    "label": one.label,
+                    "sampling_seconds": one.seconds,
+                    "encode_seconds": one.encode_seconds,
+                    "references_encoded": one.encoded,
+                    "references_kept": one.kept,
+                    "reference_tokens": list(one.reference_tokens),
+                    "image_tokens": one.image_tokens,
+                    "key_values": asdict(one.key_values) if one.key_values else None,
+                    "notes": list(one.notes),
+                    "steps": [asdict(step) | {"kind": step.kind} for step in one.steps],
+                    "calls": [asdict(call) for call in one.calls],
+                }
+                for one in self.passes
+            ],
+            "computed_step_seconds": self.computed_seconds,
+            "kept_step_seconds": self.kept_seconds,
+            "reused_step_seconds": self.reused_seconds,
+            "reused_steps": self.reused_steps,
+            "steps": len(self.steps),
+            "reused_share": self.reused_share,
+            "sampling_seconds": self.sampling_seconds,
+            "speed_up": self.speed_up,
+            "memory": asdict(self.memory) if self.memory else None,
+            "notes": list(self.notes),
+        }
+
+
+def _median(steps: Sequence[StepRecord], kind: str) -> float | None:
+    seconds = [step.seconds for step in steps if step.kind == kind]
+    return median(seconds) if seconds else None
+
+
+def _step(index: int, calls: Sequence[CallRecord]) -> StepRecord:
+    distances = [call.distance for call in calls if call.distance is not None]
+    return StepRecord(
+        index=index,
+        sigma=calls[0].sigma,
+        seconds=sum(call.seconds for call in calls),
+        calls=len(calls),
+        reused=sum(call.reused for call in calls),
+        images=sum(call.images for call in calls),
+        distance=max(distances, default=None),
+        kept=sum(call.kept for call in calls),
+    )

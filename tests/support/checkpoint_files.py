@@ -1,0 +1,83 @@
+"""The names of the small checkpoints, and building them once with Forge's own Python.
+
+This module needs nothing but the standard library, so that tests can use it without PyTorch; the
+weights themselves are made by :mod:`tests.support.checkpoints`, which runs as a subprocess.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+VERSION = 1
+"""Part of the cache folder's name: raise it whenever the builder writes different files."""
+
+FLUX = "small-flux.safetensors"
+FLUX_BF16 = "small-flux-bf16.safetensors"
+FLUX_FP8 = "small-flux-fp8.safetensors"
+FLUX_NF4 = "small-flux-nf4.safetensors"
+FLUX_GGUF = "small-flux-q8.gguf"
+FLUX_SCHNELL = "small-flux-schnell.safetensors"
+FLUX_SMOOTH = "small-flux-smooth.safetensors"
+FLUX_140M = "flux-140m.safetensors"
+SD15 = "small-sd15.safetensors"
+MODULE_VAE = "small-vae.safetensors"
+MODULE_CLIP = "small-clip-l.safetensors"
+MODULE_T5 = "small-t5.safetensors"
+LORA = "small-lora.safetensors"
+
+GGUF_MODULES = [MODULE_VAE, MODULE_CLIP, MODULE_T5]
+"""What a transformer-only checkpoint needs in Forge's "VAE / Text Encoder" list."""
+
+FOLDERS = {
+    FLUX: "Stable-diffusion",
+    FLUX_BF16: "Stable-diffusion",
+    FLUX_FP8: "Stable-diffusion",
+    FLUX_NF4: "Stable-diffusion",
+    FLUX_GGUF: "Stable-diffusion",
+    FLUX_SCHNELL: "Stable-diffusion",
+    FLUX_SMOOTH: "Stable-diffusion",
+    SD15: "Stable-diffusion",
+    FLUX_140M: "Stable-diffusion",
+    MODULE_VAE: "VAE",
+    MODULE_CLIP: "text_encoder",
+    MODULE_T5: "text_encoder",
+    LORA: "Lora",
+}
+"""The folder of Forge's ``models`` each file belongs to."""
+
+ON_REQUEST = {FLUX_140M}
+"""Files that are built only when they are asked for by name."""
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+
+
+def cache_folder() -> Path:
+    """The folder that keeps built checkpoints between test runs."""
+    base = os.environ.get("FLUX_KONTEXT_TEST_CACHE")
+    folder = Path(base) if base else Path(tempfile.gettempdir()) / "flux-kontext-test-models"
+    return folder / f"v{VERSION}"
+
+
+def checkpoint_path(name: str) -> Path:
+    """Where the file with this name is kept."""
+    return cache_folder() / FOLDERS[name] / name
+
+
+def ensure_checkpoints(python: Path, names: list[str] | None = None) -> Path:
+    """Build the named files (by default all but the large one) that are missing.
+
+    ``python`` is an interpreter that has torch and safetensors, which Forge's own has. Returns the
+    folder, laid out like Forge's ``models``.
+    """
+    wanted = [name for name in FOLDERS if name not in ON_REQUEST] if names is None else names
+    missing = [name for name in wanted if not checkpoint_path(name).exists()]
+    if missing:
+        command = [str(python), "-m", "tests.support.checkpoints", str(cache_folder()), *missing]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=REPO_ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"building the test checkpoints failed:\n{done.stderr[-3000:]}")
+    return cache_folder()

@@ -1,0 +1,340 @@
+"""Starts a real Forge on the CPU, in a data folder of its own, and talks to its API.
+
+The Forge that is used is ``FORGE_ROOT`` (by default the folder ``stable-diffusion-webui-forge`` in
+the home folder), which must have been set up with its ``venv``. Models, settings and extensions
+come from a temporary data folder, so that the user's own are neither used nor changed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+
+from tests.support import checkpoint_files
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+TEST_EXTENSION = Path(__file__).resolve().parent / "small_flux_extension"
+WINDOWS = os.name == "nt"
+
+FORGE_FLAGS = [
+    "--skip-prepare-environment",
+    "--skip-install",
+    "--skip-python-version-check",
+    "--skip-torch-cuda-test",
+    "--skip-google-blockly",
+    "--do-not-download-clip",
+    "--no-download-sd-model",
+    "--no-hashing",
+    "--always-cpu",
+    "--attention-pytorch",
+    "--api",
+]
+
+SETTINGS: dict[str, Any] = {
+    "forge_preset": "flux",
+    "samples_save": False,
+    "grid_save": False,
+    "save_images_add_number": True,
+    "show_progress_type": "Approx cheap",
+    "flux_t2i_width": 256,
+    "flux_t2i_height": 256,
+    "flux_i2i_width": 256,
+    "flux_i2i_height": 256,
+}
+"""Forge's settings in the data folder, unless a test gives others."""
+
+PAGE_DEFAULTS: dict[str, Any] = {
+    "txt2img/Sampling steps/value": 4,
+    "img2img/Sampling steps/value": 4,
+}
+"""What the page's inputs begin with (``ui-config.json``)."""
+
+
+def forge_root() -> Path:
+    """The folder of the Forge that tests use."""
+    return Path(os.environ.get("FORGE_ROOT") or Path.home() / "stable-diffusion-webui-forge")
+
+
+def forge_python() -> Path:
+    """The interpreter of that Forge."""
+    return forge_root() / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+
+def has_bitsandbytes() -> bool:
+    """Whether Forge's Python can load 4-bit weights."""
+    command = [forge_python(), "-c", "import bitsandbytes"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def forge_available() -> str | None:
+    """Why no Forge can be started here, in a line that says what to do; None when one can."""
+    hint = "set FORGE_ROOT=<folder of an installed Stable Diffusion WebUI Forge> to run this test"
+    if not (forge_root() / "launch.py").is_file():
+        return f"no Forge was found; {hint}"
+    if not forge_python().exists():
+        return f"the Forge that was found has no venv yet; start it once, or {hint}"
+    return None
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file or folder as ``source``, by a copy where links are not allowed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except OSError:
+        if source.is_dir():
+            ignored = shutil.ignore_patterns(".*", "tests", "node_modules", "__pycache__")
+            shutil.copytree(source, target, ignore=ignored)
+        else:
+            shutil.copyfile(source, target)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def encode_image(image: Image.Image) -> str:
+    """A picture in the form the API takes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode_image(text: str) -> Image.Image:
+    """A picture from the form the API gives."""
+    image = Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[-1])))
+    image.load()
+    return image
+
+
+@dataclass
+class Result:
+    """What a generation returned."""
+
+    status: int
+    reply: dict[str, Any]
+    seconds: float
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures, decoded."""
+        return [decode_image(text) for text in self.reply.get("images") or []]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The generation data, with ``infotexts`` among them."""
+        return json.loads(self.reply.get("info") or "{}")
+
+    @property
+    def infotext(self) -> str:
+        """The first picture's infotext."""
+        return (self.info.get("infotexts") or [""])[0]
+
+
+class ForgeServer:
+    """A running Forge; use it in a ``with`` statement, or call :meth:`start` and :meth:`stop`."""
+
+    def __init__(
+        self,
+        *,
+        nowebui: bool = True,
+        extensions: bool = True,
+        checkpoint: str = checkpoint_files.FLUX,
+        settings: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+        flags: list[str] | None = None,
+        startup_timeout: float = 240,
+    ) -> None:
+        """``extensions`` says whether the extension under test is there beside the test-only one."""
+        self.nowebui = nowebui
+        self.extensions = extensions
+        self.checkpoint = checkpoint
+        self.settings = {**SETTINGS, "sd_model_checkpoint": checkpoint, **(settings or {})}
+        self.env = env or {}
+        self.flags = flags or []
+        self.startup_timeout = startup_timeout
+        self.startup_seconds = 0.0
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.data = Path()
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> ForgeServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def prepare_data(self) -> None:
+        """Make the data folder: settings, models and extensions."""
+        self.data = Path(tempfile.mkdtemp(prefix="flux-kontext-forge-"))
+        models = checkpoint_files.ensure_checkpoints(forge_python())
+        if self.checkpoint in checkpoint_files.ON_REQUEST:
+            checkpoint_files.ensure_checkpoints(forge_python(), [self.checkpoint])
+        for name, folder in checkpoint_files.FOLDERS.items():
+            if (models / folder / name).exists():
+                link(models / folder / name, self.data / "models" / folder / name)
+        link(TEST_EXTENSION, self.data / "extensions" / "small-flux")
+        if self.extensions:
+            link(REPO_ROOT, self.data / "extensions" / "flux-kontext")
+        for name, content in (("config.json", self.settings), ("ui-config.json", PAGE_DEFAULTS)):
+            (self.data / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
+
+    def start(self) -> ForgeServer:
+        """Start Forge and wait until it answers and its extensions are told so."""
+        reason = forge_available()
+        if reason:
+            raise RuntimeError(reason)
+        self.prepare_data()
+        self.port = free_port()
+        command = [str(forge_python()), "launch.py", *FORGE_FLAGS, *self.flags]
+        command += ["--server-name", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.data)]
+        # With a data folder elsewhere, Gradio would not serve the scripts of Forge's own page.
+        command += ["--nowebui"] if self.nowebui else ["--gradio-allowed-path", str(forge_root())]
+        environment = {
+            **os.environ,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_TEMP_DIR": str(self.data / "gradio"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "PYTHONUNBUFFERED": "1",
+            "SD_WEBUI_RESTARTING": "1",  # opens no browser
+            **self.env,
+        }
+        environment.pop("COMMANDLINE_ARGS", None)
+        new_group: dict[str, Any] = {"start_new_session": True}
+        if WINDOWS:
+            new_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        begin = time.monotonic()
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=forge_root(), env=environment, stdout=log, stderr=subprocess.STDOUT, **new_group
+            )
+        try:
+            self.wait_until_ready(begin + self.startup_timeout)
+        except BaseException:
+            self.stop()
+            raise
+        self.startup_seconds = time.monotonic() - begin
+        return self
+
+    def wait_until_ready(self, deadline: float) -> None:
+        """Wait for the API's first answer after the start-up is over."""
+        while True:
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"Forge ended while starting:\n{self.log_text()[-4000:]}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Forge was not ready in time:\n{self.log_text()[-4000:]}")
+            if "Startup time:" in self.log_text():
+                with contextlib.suppress(OSError):
+                    if self.get("/sdapi/v1/options", timeout=10)[0] == 200:
+                        return
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """End Forge with all its children, and remove the data folder."""
+        process, self.process = self.process, None
+        if process is not None:
+            if WINDOWS:
+                command = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
+                subprocess.run(command, capture_output=True, check=False)
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+        if self.data != Path():
+            shutil.rmtree(self.data, ignore_errors=True)
+            self.data = Path()
+
+    @property
+    def log_path(self) -> Path:
+        """The file with everything Forge prints."""
+        return self.data / "forge.log"
+
+    def log_text(self) -> str:
+        """Everything Forge has printed so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
+
+    def request(self, path: str, body: Any = None, timeout: float = 300) -> tuple[int, Any]:
+        """Send a request, a POST when there is a body; returns the status and the decoded answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=timeout) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, error.read()
+        try:
+            return status, json.loads(content)
+        except ValueError:
+            return status, {"text": content.decode(errors="replace")}
+
+    def get(self, path: str, timeout: float = 300) -> tuple[int, Any]:
+        """Send a GET request; returns the status and the decoded answer."""
+        return self.request(path, timeout=timeout)
+
+    def post(self, path: str, body: Any, timeout: float = 300) -> tuple[int, Any]:
+        """Send a POST request; returns the status and the decoded answer."""
+        return self.request(path, body, timeout=timeout)
+
+    def select(self, checkpoint: str, modules: list[str] | None = None) -> None:
+        """Choose the checkpoint, and the separate modules it needs, for what is generated next."""
+        if modules is None:
+            modules = checkpoint_files.GGUF_MODULES if checkpoint.endswith(".gguf") else []
+        choice = {"sd_model_checkpoint": checkpoint, "forge_additional_modules": modules}
+        status, reply = self.post("/sdapi/v1/options", choice)
+        if status != 200:
+            raise RuntimeError(f"Forge did not take {checkpoint}: {reply}")
+
+    def generate(self, path: str, payload: dict[str, Any]) -> Result:
+        """Generate through ``path``, with small defaults for what ``payload`` leaves open."""
+        defaults = {
+            "prompt": "a red lighthouse on a cliff",
+            "seed": 1,
+            "steps": 4,
+            "width": 256,
+            "height": 256,
+            "cfg_scale": 1.0,
+            "distilled_cfg_scale": 3.5,
+            "sampler_name": "Euler",
+            "scheduler": "Simple",
+        }
+        begin = time.monotonic()
+        status, reply = self.post(path, {**defaults, **payload})
+        return Result(status, reply, time.monotonic() - begin)
+
+    def txt2img(self, **payload: Any) -> Result:
+        """Generate from text."""
+        return self.generate("/sdapi/v1/txt2img", payload)
+
+    def img2img(self, image: Image.Image, **payload: Any) -> Result:
+        """Generate from a picture."""
+        return self.generate("/sdapi/v1/img2img", {"init_images": [encode_image(image)], **payload})

@@ -1,0 +1,157 @@
+"""Test-only script: failures, interruptions and counts on request.
+
+It is there only when the environment sets ``FLUX_KONTEXT_TEST_HOOKS=1``, and does nothing to a
+generation that does not ask. One API argument, a dict:
+
+``{"fail_at_call": n}``      the n-th call of the transformer (from 1) raises ``RuntimeError``
+``{"interrupt_at_step": n}`` interrupts the generation while it is at step n (from 1)
+``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
+``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
+``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
+
+The page has no such argument; there words in the prompt do: ``half transparent`` makes the picture's left half so,
+``full card`` has the memory meter see a card of 12 GB that is full.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+import torch
+from modules import processing, script_callbacks, scripts, shared
+
+ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
+
+
+class Hooks:
+    """The controls of one generation, and their hooks on its transformer."""
+
+    def __init__(self, controls: dict[str, Any], transformer: torch.nn.Module, encoder: torch.nn.Module) -> None:
+        self.controls = controls
+        self.counts = {"transformer": 0, "double": 0, "single": 0}
+        self.steps = 0
+        self.handles = []
+        if "fail_at_call" in controls or controls.get("count_forwards"):
+            self.watch(transformer, "transformer")
+        if controls.get("encoder_out_of_memory"):
+            self.handles.append(encoder.register_forward_pre_hook(self.run_out_of_memory))
+        self.put = None
+        if controls.get("keeping_out_of_memory"):
+            from lib_fluxkontext.caching.kv_store import KeptLayers
+
+            self.put, KeptLayers.put = KeptLayers.put, self.no_room
+        self.read = None
+        if controls.get("full_card"):
+            from lib_fluxkontext.telemetry.memory import MemoryMeter, MemoryUse
+
+            full = MemoryUse("a card", 11 << 30, 12 << 30, 12 << 30, 12 << 30, 1 << 30, spill_suspected=True)
+            self.read, MemoryMeter.read = MemoryMeter.read, lambda _: full
+        if controls.get("count_forwards"):
+            for kind in ("double", "single"):
+                for block in getattr(transformer, f"{kind}_blocks", []):
+                    self.watch(block, kind)
+
+    def watch(self, module: torch.nn.Module, kind: str) -> None:
+        """Count the calls of ``module``, and let one fail if that was asked for."""
+
+        def before_forward(*_: Any) -> None:
+            self.counts[kind] += 1
+            if kind == "transformer" and self.counts[kind] == self.controls.get("fail_at_call"):
+                raise RuntimeError("failure asked for by a test")
+
+        self.handles.append(module.register_forward_pre_hook(before_forward))
+
+    def run_out_of_memory(self, *_: Any) -> None:
+        """Fail as a full card does, as often as was asked for."""
+        if self.controls["encoder_out_of_memory"] > 0:
+            self.controls["encoder_out_of_memory"] -= 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
+
+    @staticmethod
+    def no_room(*_: Any) -> None:
+        """Fail as a full card does."""
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
+
+    def remove(self) -> None:
+        """Take all hooks off."""
+        if self.put is not None:
+            from lib_fluxkontext.caching.kv_store import KeptLayers
+
+            KeptLayers.put, self.put = self.put, None
+        if self.read is not None:
+            from lib_fluxkontext.telemetry.memory import MemoryMeter
+
+            MemoryMeter.read, self.read = self.read, None
+        while self.handles:
+            self.handles.pop().remove()
+
+
+active: Hooks | None = None
+
+
+def end_hooks() -> None:
+    """Remove the running generation's hooks."""
+    global active
+    if active is not None:
+        active.remove()
+    active = None
+
+
+def end_hooks_after_processing() -> None:
+    """Wrap Forge's generation so that hooks go however it ends."""
+    original = processing.process_images_inner
+
+    def process_images_inner(p: processing.StableDiffusionProcessing) -> processing.Processed:
+        try:
+            return original(p)
+        finally:
+            end_hooks()
+
+    processing.process_images_inner = process_images_inner
+
+
+def interrupt_if_asked(_: script_callbacks.CFGDenoiserParams) -> None:
+    """Interrupt the generation at the step that was asked for; Forge finishes that step's call."""
+    if active is not None:
+        active.steps += 1
+        if active.steps == active.controls.get("interrupt_at_step"):
+            shared.state.interrupted = True
+
+
+if ENABLED:
+
+    class SmallFluxTestHooks(scripts.Script):
+        """Makes the controls reachable through the API."""
+
+        def title(self) -> str:
+            return "Small Flux Test Hooks"
+
+        def show(self, is_img2img: bool) -> object:
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img: bool) -> list[gr.components.Component]:
+            return [gr.JSON(value=None, visible=False)]
+
+        def process(self, p: processing.StableDiffusionProcessing, controls: dict | None = None) -> None:
+            global active
+            if "full card" in p.prompt:
+                controls = {"full_card": True}
+            if controls:
+                end_hooks()
+                objects = p.sd_model.forge_objects
+                active = Hooks(controls, objects.unet.model.diffusion_model, objects.vae.first_stage_model.encoder)
+
+        def postprocess_image(self, p: processing.StableDiffusionProcessing, pp: Any, *_: Any) -> None:
+            if "half transparent" in p.prompt:
+                pp.image = pp.image.convert("RGBA")
+                pp.image.paste((0, 0, 0, 0), (0, 0, pp.image.width // 2, pp.image.height))
+
+        def postprocess_batch(self, p: processing.StableDiffusionProcessing, *_: Any, **__: Any) -> None:
+            if active is not None and active.controls.get("count_forwards"):
+                text = " ".join(f"{kind}={count}" for kind, count in active.counts.items())
+                p.extra_generation_params["Test calls"] = text
+
+    end_hooks_after_processing()
+    script_callbacks.on_cfg_denoiser(interrupt_if_asked)
