@@ -1,37 +1,38 @@
-"""What the page says, in the page's language.
+"""Translations of the text that the page shows.
 
-Forge translates a page in the browser, text by text, from JSON files that map the English to another language
-(``localizations/`` here). That does for labels and buttons. A sentence with numbers in it never matches, so sentences
-are looked up here, as templates, in the same files; a host says which one.
+Forge translates a page in the browser, text by text, from JSON files that map English to another language
+(``localizations/`` here). That is enough for labels and buttons. A sentence with numbers in it never matches, so
+sentences are looked up here, as templates, in the same files; the host chooses the language.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_chosen: Mapping[str, str] = {}
+_translations: Mapping[str, str] = {}
 
 
-def speak(words: Mapping[str, str]) -> None:
+def set_translations(translations: Mapping[str, str]) -> None:
     """Choose the language.
 
     Args:
-        words: English → translation, with the same ``{names}`` in both; empty is English.
+        translations: English → translation, with the same ``{names}`` in both; empty for English.
     """
-    global _chosen
-    _chosen = dict(words)
+    global _translations
+    _translations = dict(translations)
 
 
-def say(text: str, **values: object) -> str:
-    """A text in the chosen language; in English where it is not translated, or the translation is damaged.
+def translate(text: str, **values: object) -> str:
+    """Translate a text; fall back to English where it has no translation, or a damaged one.
 
     Args:
         text: English, with ``{names}`` for the values.
-        values: by those names.
+        values: the values, by those names.
     """
+    template = _translations.get(text, text)
     if not values:
-        return _chosen.get(text, text)
+        return template
     try:
-        return _chosen.get(text, text).format(**values)
+        return template.format(**values)
     except (KeyError, IndexError, ValueError, AttributeError):
         return text.format(**values)

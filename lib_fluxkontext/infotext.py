@@ -65,13 +65,13 @@ def settings_to_infotext(settings: KontextSettings, references: Sequence[Referen
     return fields
 
 
-def without_ours(fields: Mapping[str, Any]) -> dict[str, Any]:
+def strip_own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without anything that this module writes."""
     ours = {*LABELS.values(), BACKGROUND, STEP_TIME, STEPS_CACHED, VRAM_PEAK, REPORT}
     return {key: value for key, value in fields.items() if key not in ours and not key.startswith(IMAGE_LABEL)}
 
 
-def as_line(fields: Mapping[str, Any]) -> str:
+def infotext_line(fields: Mapping[str, Any]) -> str:
     """``"Steps: 20, Size: 512x512, …"``; a value with a comma or colon is quoted, as Forge's reader expects."""
     return ", ".join(f"{key}: {_quoted(str(value))}" for key, value in fields.items())
 

@@ -110,6 +110,6 @@ def connect_tabs(component: Any, **kwargs: Any) -> None:
 script_callbacks.on_after_component(connect_tabs)
 xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
 script_callbacks.on_before_ui(xyz_axes.add_axes)
-script_callbacks.on_before_ui(language.speak_the_pages)
+script_callbacks.on_before_ui(language.load_page_language)
 script_callbacks.on_ui_settings(options.add_options)
 script_callbacks.on_infotext_pasted(lambda text, params: infotext.fill_in_background(params))

@@ -69,7 +69,7 @@ class Run:
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
 
 
-def cache_in_words(settings: KontextSettings) -> str:
+def describe_cache(settings: KontextSettings) -> str:
     """``"0.14, forecast, corrected"``, ``"0.14"`` or ``"off"``; reference reuse alone can be corrected too."""
     words = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
     if settings.cache_active and settings.cache_forecast:
@@ -79,7 +79,7 @@ def cache_in_words(settings: KontextSettings) -> str:
     return ", ".join(words)
 
 
-def costs_of(report: GenerationReport) -> dict[str, Any]:
+def cost_columns(report: GenerationReport) -> dict[str, Any]:
     """The columns that a report fills."""
     memory = report.memory
     on_card = memory is not None and memory.device is not None

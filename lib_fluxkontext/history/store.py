@@ -15,7 +15,7 @@ from lib_fluxkontext.history.record import COLUMNS, Run
 LIMIT = 10_000
 """Runs kept; the oldest go first. With thumbnails about 50 MB."""
 
-SINCE = (
+MIGRATIONS = (
     ("ALTER TABLE runs ADD COLUMN prompt TEXT DEFAULT ''",),
     # Without them sorting and counting read every thumbnail there is.
     tuple(
@@ -25,8 +25,8 @@ SINCE = (
 )
 """What each version since the first has done to the table."""
 
-VERSION = 1 + len(SINCE)
-PATIENCE = 2.0
+VERSION = 1 + len(MIGRATIONS)
+BUSY_TIMEOUT_SECONDS = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
 _TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
@@ -67,7 +67,7 @@ class RunLog:
             except sqlite3.OperationalError:  # read-only, full, locked: nothing is wrong with the file itself
                 raise
             except sqlite3.DatabaseError:
-                aside = self._set_aside()
+                aside = self._quarantine()
                 self._add(run)
         except sqlite3.DatabaseError as error:
             raise LogError(f"the run was not logged: {error} ({self.path})") from None
@@ -108,7 +108,7 @@ class RunLog:
         except sqlite3.OperationalError as error:  # nothing is wrong with the file itself
             raise LogError(f"the run log could not be cleared: {error}") from None
         except sqlite3.DatabaseError:
-            self._set_aside()
+            self._quarantine()
 
     def _add(self, run: Run) -> None:
         try:
@@ -116,7 +116,7 @@ class RunLog:
         except OSError as error:
             raise LogError(f"the run was not logged: {error.strerror} ({self.path.parent})") from None
         with self._open() as connection:
-            _bring_up_to_date(connection)
+            _migrate(connection)
             marks = ", ".join("?" * len(COLUMNS))
             connection.execute(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", astuple(run))
             connection.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", [self.limit])
@@ -142,15 +142,15 @@ class RunLog:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction, with a table there."""
-        with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as connection, connection:
+        with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS)) as connection, connection:
             version = _version(connection)
             if version == 0:
-                _bring_up_to_date(connection)
+                _migrate(connection)
             elif version > VERSION:
                 raise LogError(f"the run log is from a newer version of the extension ({self.path})")
             yield connection
 
-    def _set_aside(self) -> Path:
+    def _quarantine(self) -> Path:
         """Keep a damaged file for whoever wants to look, under a name of its own."""
         try:
             return self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
@@ -162,7 +162,7 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
     """Make the table, or add what newer versions have; in place, and by one server at a time."""
     if _version(connection) == VERSION:
         return
@@ -171,6 +171,6 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     if version == 0:
         connection.execute(f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_FIRST})")
         version = 1
-    for statement in chain.from_iterable(SINCE[version - 1 :]):
+    for statement in chain.from_iterable(MIGRATIONS[version - 1 :]):
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")

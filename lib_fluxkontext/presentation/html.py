@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.telemetry.records import GenerationReport, PassReport, StepRecord
 
@@ -39,7 +39,7 @@ def report_html(report: GenerationReport | None, chart_id: str) -> str:
         chart_id: unique in the page; the charts' patterns are named after it.
     """
     if report is None or not report.passes:
-        empty = say("Steps, seconds and memory of the next generation will stand here.")
+        empty = translate("Steps, seconds and memory of the next generation will stand here.")
         return f'{_style()}<p class="fk-empty">{escape(empty)}</p>'
     parts = [_sums(report)]
     for place, one in enumerate(report.passes):
@@ -61,18 +61,18 @@ def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
     done = one.steps
     now = min(len(done) + 1, steps)
     parts = [
-        say("{label}: step {step} of {steps}", label=text.label(one.label), step=now, steps=steps),
-        say("{time} so far", time=text.seconds(one.seconds)),
+        translate("{label}: step {step} of {steps}", label=text.label(one.label), step=now, steps=steps),
+        translate("{time} so far", time=text.seconds(one.seconds)),
     ]
     left = time_left(done, steps)
     if left is not None:
-        parts.append(say("about {time} left", time=text.seconds(left)))
+        parts.append(translate("about {time} left", time=text.seconds(left)))
     memory = report.memory
     if memory is not None:
         used, total = text.gigabytes(memory.in_use or memory.reserved), text.gigabytes(memory.total)
-        in_process = say("{memory} process memory", memory=text.gigabytes(memory.process))
+        in_process = translate("{memory} process memory", memory=text.gigabytes(memory.process))
         parts.append(
-            in_process if memory.device is None else say("{used} of {total} on the card", used=used, total=total)
+            in_process if memory.device is None else translate("{used} of {total} on the card", used=used, total=total)
         )
     chart = _chart(one, chart_id) if done else ""
     line = f'<p class="fk-facts">{escape(" · ".join(parts))}</p>'
@@ -106,32 +106,34 @@ def _sums(report: GenerationReport) -> str:
     elif memory is not None:
         cells.append(("VRAM peak", text.gigabytes(memory.allocated), "Tensors, by torch"))
         cells.append(("Reserved", text.gigabytes(memory.reserved), "Held by torch's allocator"))
-        of_total = say("{used} of {total}", used=text.gigabytes(memory.in_use), total=text.gigabytes(memory.total))
+        of_total = translate(
+            "{used} of {total}", used=text.gigabytes(memory.in_use), total=text.gigabytes(memory.total)
+        )
         cells.append(("Card in use", of_total, "All programs, by the driver (NVML), sampled at each step"))
     shown = "".join(
-        f'<div title="{escape(say(hint))}"><dt>{escape(say(name))}</dt><dd>{escape(value)}</dd></div>'
+        f'<div title="{escape(translate(hint))}"><dt>{escape(translate(name))}</dt><dd>{escape(value)}</dd></div>'
         for name, value, hint in cells
     )
     return f'<dl class="fk-sums">{shown}</dl>'
 
 
 def _reused_of(report: GenerationReport) -> str:
-    text = say("{reused} of {steps}", reused=report.reused_steps, steps=len(report.steps))
+    text = translate("{reused} of {steps}", reused=report.reused_steps, steps=len(report.steps))
     if any(0 < step.reused < step.images for step in report.steps):
-        text += say(" ({share} of all images' steps)", share=f"{report.reused_share:.0%}")
+        text += translate(" ({share} of all images' steps)", share=f"{report.reused_share:.0%}")
     return text
 
 
 def _chart(one: PassReport, chart_id: str) -> str:
     steps = one.steps
     if not steps:
-        return f'<p class="fk-empty">{escape(say("No step finished."))}</p>'
+        return f'<p class="fk-empty">{escape(translate("No step finished."))}</p>'
     slowest = max(step.seconds for step in steps) or 1.0
     lettered = len(steps) <= MAX_PITCHED
     pitch = BAR_PITCH if lettered else max(3.0, BAR_PITCH * MAX_PITCHED / len(steps))
     width = pitch * len(steps)
     bars = "".join(_bar(step, place * pitch, pitch, slowest, chart_id, lettered) for place, step in enumerate(steps))
-    label = say(
+    label = translate(
         "Chart of {steps} steps: {counts}; slowest {time}",
         steps=len(steps),
         counts=text.counts(steps),
@@ -149,12 +151,12 @@ def _chart(one: PassReport, chart_id: str) -> str:
 def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str, lettered: bool) -> str:
     height = max(2.0, CHART_HEIGHT * step.seconds / slowest)
     fill = "" if step.kind == "computed" else f' fill="url(#{chart_id}-{step.kind})"'
-    hint = say("Step {step}: {kind}", step=step.index + 1, kind=say(text.KINDS[step.kind]))
+    hint = translate("Step {step}: {kind}", step=step.index + 1, kind=translate(text.KINDS[step.kind]))
     hint += f", {text.seconds(step.seconds)}"
     if not math.isnan(step.sigma):
-        hint += f", {say('sigma')} {step.sigma:.3f}"
+        hint += f", {translate('sigma')} {step.sigma:.3f}"
     if step.distance is not None:
-        hint += f", {say('change')} {step.distance:.3f}"
+        hint += f", {translate('change')} {step.distance:.3f}"
     letter = ""
     if lettered:
         middle = x + pitch / 2
@@ -171,21 +173,23 @@ def _bar(step: StepRecord, x: float, pitch: float, slowest: float, chart_id: str
 
 def _references(one: PassReport) -> str:
     if not one.reference_tokens:
-        return f'<p class="fk-facts">{escape(say("No references."))}</p>'
+        return f'<p class="fk-facts">{escape(translate("No references."))}</p>'
     tokens = " + ".join(f"{count:,}" for count in one.reference_tokens)
     time = text.seconds(one.encode_seconds)
-    encoded = say("{count} encoded in {time}", count=one.encoded, time=time) if one.encoded else ""
-    kept = say("{count} kept from before", count=one.kept) if one.kept else ""
+    encoded = translate("{count} encoded in {time}", count=one.encoded, time=time) if one.encoded else ""
+    kept = translate("{count} kept from before", count=one.kept) if one.kept else ""
     how = ", ".join(part for part in (encoded, kept) if part)
-    facts = say(
+    facts = translate(
         "Picture {picture} tokens, references {references}; {how}.",
         picture=f"{one.image_tokens:,}",
         references=tokens,
         how=how,
     )
     if one.key_values is not None and one.key_values.refreshes:
-        where = say("in host memory, streamed") if one.key_values.place == "host" else say("beside the model")
-        facts += " " + say(
+        where = (
+            translate("in host memory, streamed") if one.key_values.place == "host" else translate("beside the model")
+        )
+        facts += " " + translate(
             "Their keys and values: {size} {where}, refreshed {count} times.",
             size=text.gigabytes(one.key_values.peak_bytes),
             where=where,
@@ -203,28 +207,28 @@ def _legend(report: GenerationReport) -> str:
     }
     kinds = {step.kind for step in report.steps}
     items = "".join(
-        f'<span class="fk-key fk-key-{kind}">{escape(say(words[kind]))}</span>' for kind in words if kind in kinds
+        f'<span class="fk-key fk-key-{kind}">{escape(translate(words[kind]))}</span>' for kind in words if kind in kinds
     )
     return f'<p class="fk-legend">{items}</p>'
 
 
 def _notes(report: GenerationReport) -> str:
-    return "".join(f'<p class="fk-note">{escape(say(note))}</p>' for note in text.notes(report))
+    return "".join(f'<p class="fk-note">{escape(translate(note))}</p>' for note in text.notes(report))
 
 
 def _table(report: GenerationReport) -> str:
     rows = "".join(
         f"<tr class='fk-row-{step.kind}'><td>{escape(text.label(one.label))}</td><th scope='row'>{step.index + 1}</th>"
-        f"<td>{escape(say(text.KINDS[step.kind]))}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
+        f"<td>{escape(translate(text.KINDS[step.kind]))}</td><td>{text.seconds(step.seconds)}</td><td>{step.sigma:.4f}</td>"
         f"<td>{'–' if step.distance is None else f'{step.distance:.4f}'}</td><td>{step.calls}</td></tr>"
         for one in report.passes
         for step in one.steps
     )
     names = ("Pass", "Step", "Kind", "Time", "Sigma", "Change", "Calls")
-    head = "".join(f"<th scope='col'>{escape(say(name))}</th>" for name in names)
+    head = "".join(f"<th scope='col'>{escape(translate(name))}</th>" for name in names)
     return (
-        f"<details><summary>{escape(say('All steps as a table'))}</summary>"
-        '<div class="fk-scroll" role="region" aria-label="' + escape(say("All steps")) + '" tabindex="0">'
+        f"<details><summary>{escape(translate('All steps as a table'))}</summary>"
+        '<div class="fk-scroll" role="region" aria-label="' + escape(translate("All steps")) + '" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 

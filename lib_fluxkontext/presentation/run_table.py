@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from lib_fluxkontext.history.record import Run
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
 
 Runs = Sequence[tuple[int, Run]]
@@ -37,7 +37,7 @@ SHOWN: dict[str, Callable[[Run], str]] = {
 }
 """Heading → cell."""
 
-IN_WORDS = ("Cache", "Refresh")
+TRANSLATED_COLUMNS = ("Cache", "Refresh")
 """Columns whose cells are words, separated by commas: ``"0.14, forecast"``."""
 
 SORTABLE = {
@@ -80,16 +80,16 @@ def as_html(runs: Runs, total: int) -> str:
         total: how many there are.
     """
     if not runs:
-        return _line(say("No runs yet: every finished generation with Flux Kontext adds one."))
+        return _line(translate("No runs yet: every finished generation with Flux Kontext adds one."))
     shown = _shown(runs)
-    head = "".join(f'<th scope="col">{escape(say(name))}</th>' for name in ("Run", "Picture", *shown))
+    head = "".join(f'<th scope="col">{escape(translate(name))}</th>' for name in ("Run", "Picture", *shown))
     rows = "".join(
         f'<tr><th scope="row">{number}</th><td>{_thumbnail(number, run)}</td>'
         + "".join(_cell(name, cell(run)) for name, cell in shown.items())
         + "</tr>"
         for number, run in runs
     )
-    words = say("{shown} of {total} runs", shown=len(runs), total=f"{total:,}")
+    words = translate("{shown} of {total} runs", shown=len(runs), total=f"{total:,}")
     more = _line(words) if total > len(runs) else ""
     return _scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>") + more
 
@@ -97,10 +97,10 @@ def as_html(runs: Runs, total: int) -> str:
 def side_by_side(runs: Runs) -> str:
     """Two or more runs as columns; what differs stands out, times with their ratio to the first."""
     if len(runs) < 2:
-        return _line(say("Choose two or more runs."))
+        return _line(translate("Choose two or more runs."))
     first = runs[0][1]
     head = "".join(
-        f'<th scope="col">{escape(say("Run {number}", number=number))}<br>{_thumbnail(number, run)}</th>'
+        f'<th scope="col">{escape(translate("Run {number}", number=number))}<br>{_thumbnail(number, run)}</th>'
         for number, run in runs
     )
     rows = []
@@ -108,12 +108,14 @@ def side_by_side(runs: Runs) -> str:
         cells = [cell(run) for _, run in runs]
         differs = len(set(cells)) > 1
         css, sign = (' class="fk-differs"', " ≠") if differs else ("", "")
-        heading = f'<th scope="row">{escape(say(name))}{sign}</th>'
+        heading = f'<th scope="row">{escape(translate(name))}{sign}</th>'
         rows.append(f"<tr{css}>{heading}{''.join(_cell(name, one) for one in cells)}</tr>")
     ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
-    rows.append(f'<tr><th scope="row">{escape(say("Faster than the first"))}</th>{ratios}</tr>')
+    rows.append(f'<tr><th scope="row">{escape(translate("Faster than the first"))}</th>{ratios}</tr>')
     bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
-    rows.append(f'<tr aria-hidden="true"><th>{escape(say("Sampling"))}</th>{bars}</tr>')  # a row above says it in words
+    rows.append(
+        f'<tr aria-hidden="true"><th>{escape(translate("Sampling"))}</th>{bars}</tr>'
+    )  # a row above says it in words
     return _scrolling(f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
@@ -122,7 +124,7 @@ def _line(words: str) -> str:
 
 
 def _scrolling(table: str) -> str:
-    return f'<div class="fk-runs" role="region" aria-label="{escape(say("Runs"))}" tabindex="0">{table}</div>'
+    return f'<div class="fk-runs" role="region" aria-label="{escape(translate("Runs"))}" tabindex="0">{table}</div>'
 
 
 def _with_prompt(runs: Runs) -> bool:
@@ -135,7 +137,7 @@ def _shown(runs: Runs) -> dict[str, Callable[[Run], str]]:
 
 
 def _cell(name: str, content: str) -> str:
-    written = escape(", ".join(map(say, content.split(", "))) if name in IN_WORDS else content)
+    written = escape(", ".join(map(translate, content.split(", "))) if name in TRANSLATED_COLUMNS else content)
     return f'<td><div class="fk-prompt">{written}</div></td>' if name == "Prompt" else f"<td>{written}</td>"
 
 
@@ -152,5 +154,5 @@ def _thumbnail(number: int, run: Run) -> str:
     if not run.thumbnail:
         return ""
     data = base64.b64encode(run.thumbnail).decode("ascii")
-    alt = escape(say("Picture of run {number}", number=number))
+    alt = escape(translate("Picture of run {number}", number=number))
     return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'

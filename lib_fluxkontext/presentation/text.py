@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import GenerationReport, StepRecord
 
@@ -64,7 +64,7 @@ def memory_peak(memory: MemoryUse) -> str:
 def counts(steps: Sequence[StepRecord]) -> str:
     """``"3 computed, 9 reused"``."""
     found = Counter(step.kind for step in steps)
-    return ", ".join(f"{found[kind]} {say(word)}" for kind, word in KINDS.items() if found[kind])
+    return ", ".join(f"{found[kind]} {translate(word)}" for kind, word in KINDS.items() if found[kind])
 
 
 def notes(report: GenerationReport) -> list[str]:
@@ -81,16 +81,16 @@ def notes(report: GenerationReport) -> list[str]:
 def summary(report: GenerationReport) -> str:
     """The report in one line, to be read aloud when a generation is over."""
     if not report.steps:
-        return " ".join([say("No step finished."), *map(say, notes(report))])
-    line = say(
+        return " ".join([translate("No step finished."), *map(translate, notes(report))])
+    line = translate(
         "Steps: {steps} in {time}: {counts}",
         steps=len(report.steps),
         time=seconds(report.sampling_seconds),
         counts=counts(report.steps),
     )
     if report.speed_up is not None and report.speed_up >= 1.05:
-        line += say("; {ratio} times as fast as computing all", ratio=f"{report.speed_up:.1f}")
-    return " ".join([f"{line}.", *map(say, notes(report))])
+        line += translate("; {ratio} times as fast as computing all", ratio=f"{report.speed_up:.1f}")
+    return " ".join([f"{line}.", *map(translate, notes(report))])
 
 
 def progress(report: GenerationReport, steps: int) -> str:
@@ -102,12 +102,12 @@ def progress(report: GenerationReport, steps: int) -> str:
     """
     one = report.passes[-1]
     quarter = min(4 * len(one.steps) // max(1, steps), 4)
-    return say("{label}: {percent}% of {steps} steps", label=label(one.label), percent=25 * quarter, steps=steps)
+    return translate("{label}: {percent}% of {steps} steps", label=label(one.label), percent=25 * quarter, steps=steps)
 
 
 def label(name: str) -> str:
     """A pass's name in the page's language: ``"Sampling"``, ``"Batch 2, hires pass"``."""
     batch, _, hires = name.partition(", ")
     number = batch.removeprefix("Batch ")
-    shown = say("Batch {number}", number=number) if number != batch else say(batch)
-    return f"{shown}, {say(hires)}" if hires else shown
+    shown = translate("Batch {number}", number=number) if number != batch else translate(batch)
+    return f"{shown}, {translate(hires)}" if hires else shown

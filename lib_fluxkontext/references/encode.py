@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan, apply_size
-from lib_fluxkontext.references.latent_cache import LatentStore
+from lib_fluxkontext.references.latent_cache import LatentCache
 from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
 
 
@@ -35,7 +35,7 @@ class EncodedReferences:
 def encode_references(
     references: Sequence[Reference],
     plans: Sequence[SizePlan],
-    store: LatentStore,
+    store: LatentCache,
     vae_key: Hashable,
     encode_mean: Callable[[Image.Image], Tensor],
 ) -> EncodedReferences:

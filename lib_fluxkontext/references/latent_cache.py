@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from torch import Tensor
 
 
-class Makeshift(Exception):
+class UncacheableLatent(Exception):
     """Raised by an encoder whose latent will do this once, but is not what the same request gives another time.
 
     Args:
@@ -24,7 +24,7 @@ class Makeshift(Exception):
 MAX_BYTES = 64 * 2**20
 
 
-class LatentStore:
+class LatentCache:
     """Least recently used latents go first once more than ``max_bytes`` are held. Safe for several threads.
 
     A 1-megapixel reference is a 16×128×128 float32 latent, 1 MiB. One that is larger than the bound serves once and
@@ -49,7 +49,7 @@ class LatentStore:
                 return self._entries[key], True
         try:
             latent = encode().detach().to("cpu", copy=True)
-        except Makeshift as makeshift:
+        except UncacheableLatent as makeshift:
             return makeshift.latent.detach().to("cpu", copy=True), False
         with self._lock:
             if latent.element_size() * latent.nelement() <= self.max_bytes:

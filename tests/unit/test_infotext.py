@@ -54,7 +54,7 @@ def test_the_background_is_written_where_it_is_not_white_and_comes_back_either_w
         reference = decode_reference(photo, "init_image_as_reference", background)
         written: dict = infotext.settings_to_infotext(KontextSettings(enabled=True), [reference])
         assert (infotext.BACKGROUND in written) == (background != "#ffffff")
-        assert infotext.without_ours(written) == {}
+        assert infotext.strip_own_fields(written) == {}
         infotext.fill_in_background(written)
         assert written[infotext.BACKGROUND] == background
     other = {"Steps": "20"}

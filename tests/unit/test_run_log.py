@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.history import store as log_module
-from lib_fluxkontext.history.record import Run, cache_in_words, costs_of
+from lib_fluxkontext.history.record import Run, cost_columns, describe_cache
 from lib_fluxkontext.history.store import LogError, RunLog
 from lib_fluxkontext.presentation.run_table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
 from lib_fluxkontext.settings import KontextSettings
@@ -116,7 +116,7 @@ def test_an_empty_file_is_as_good_as_none(log: RunLog) -> None:
 
 def test_a_locked_file_costs_a_message_after_a_short_wait(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.add(RUN)
-    monkeypatch.setattr(log_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(log_module, "BUSY_TIMEOUT_SECONDS", 0.2)
     other = sqlite3.connect(log.path)
     other.execute("BEGIN EXCLUSIVE")
     start = time.perf_counter()
@@ -235,7 +235,9 @@ def test_two_servers_on_an_older_file(old_log: RunLog) -> None:
 
 
 def test_a_migration_that_fails_leaves_the_older_log(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "SINCE", (*log_module.SINCE, ("ALTER TABLE runs ADD COLUMN prompt TEXT",)))
+    monkeypatch.setattr(
+        log_module, "MIGRATIONS", (*log_module.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN prompt TEXT",))
+    )
     monkeypatch.setattr(log_module, "VERSION", log_module.VERSION + 1)
     with pytest.raises(LogError, match="duplicate column"):
         old_log.add(RUN)
@@ -318,12 +320,12 @@ def test_side_by_side_shows_ratios_and_marks_what_differs() -> None:
 def test_costs_come_from_the_report() -> None:
     calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
     report = GenerationReport((PassReport("Sampling", calls, 9.0, 1.5, 2, 0, (4096, 4096)),))
-    costs = costs_of(report)
+    costs = cost_columns(report)
     assert (costs["computed_seconds"], costs["kept_seconds"], costs["reused_seconds"]) == (6.0, 2.0, 0.5)
     assert costs["reference_tokens"] == 8192
     assert costs["sampling_seconds"] == 9.0
-    assert cache_in_words(KontextSettings()) == "0.14, forecast"
-    assert cache_in_words(KontextSettings(cache=False)) == "off"
+    assert describe_cache(KontextSettings()) == "0.14, forecast"
+    assert describe_cache(KontextSettings(cache=False)) == "off"
 
 
 def test_clearing_a_damaged_log_sets_it_aside(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         **infotext.report_to_infotext(made.report),
     }
     info = PngInfo()
-    info.add_text("parameters", f"{job.prompt}\n{infotext.as_line(fields)}")
+    info.add_text("parameters", f"{job.prompt}\n{infotext.infotext_line(fields)}")
     shown = [
         (f"{path.name}, {one.size[0]}×{one.size[1]}", one.image) for path, one in zip(paths, references, strict=True)
     ]

@@ -20,7 +20,7 @@ from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxLayout
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
-from lib_fluxkontext.references.latent_cache import LatentStore
+from lib_fluxkontext.references.latent_cache import LatentCache
 from lib_fluxkontext.sampling.factory import caches_for
 from lib_fluxkontext.settings import KontextSettings, describe
 from lib_fluxkontext.telemetry.memory import MemoryMeter
@@ -94,7 +94,7 @@ def generate(
     settings: KontextSettings | None = None,
     *,
     latents: Tensor | None = None,
-    store: LatentStore | None = None,
+    store: LatentCache | None = None,
 ) -> Generated:
     """Make one picture, or a batch of them.
 
@@ -118,7 +118,7 @@ def generate(
         encoded = None
         if references:
             vae = VaeEncoder(pipeline)
-            encoded = encode_references(references, plans, store or LatentStore(), str(pipeline.vae.dtype), vae)
+            encoded = encode_references(references, plans, store or LatentCache(), str(pipeline.vae.dtype), vae)
         run = _Run(pipeline, job, settings, encoded, memory)
         with run.hooked():
             result = pipeline(

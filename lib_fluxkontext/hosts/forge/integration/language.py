@@ -7,16 +7,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lib_fluxkontext import i18n as words
+from lib_fluxkontext import i18n
 
 FOLDER = Path(__file__).resolve().parents[4] / "localizations"
 
 
-def speak_the_pages(*_: Any) -> None:
+def load_page_language(*_: Any) -> None:
     """Forge's *Localization* setting where there is a file of ours for it, else English."""
     from modules import shared
 
-    words.speak(read(FOLDER, str(getattr(shared.opts, "localization", "None"))))
+    i18n.set_translations(read(FOLDER, str(getattr(shared.opts, "localization", "None"))))
 
 
 def read(folder: Path, name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from lib_fluxkontext.history.record import Run, cache_in_words, costs_of
+from lib_fluxkontext.history.record import Run, cost_columns, describe_cache
 from lib_fluxkontext.history.store import LogError, RunLog
 from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
@@ -59,12 +59,12 @@ def _run(p: Any, processed: Any, settings: KontextSettings, report: GenerationRe
         size=f"{p.width}×{p.height}",
         images=len(seeds),
         seed=int(seeds[0]),
-        cache=cache_in_words(settings),
+        cache=describe_cache(settings),
         reference_refresh=settings.reference_refresh if settings.reuse_active else 0,
         settings=json.dumps(settings.model_dump(exclude=set(IMAGE_FIELDS))),
         thumbnail=_thumbnail(processed),
         prompt=str(prompts[0]) if options.current().log_prompt else "",
-        **costs_of(report),
+        **cost_columns(report),
     )
 
 

@@ -21,7 +21,7 @@ class FluxKontext(HTTPException):
         return str(self.detail)
 
 
-def refusal_of(error: BaseException) -> FluxKontext:
+def http_error(error: BaseException) -> FluxKontext:
     """422 for what the user can change in the request, 500 for what broke here; the reason in one line."""
     if isinstance(error, KontextError):
         return FluxKontext(status_code=422, detail=str(error))
@@ -29,14 +29,14 @@ def refusal_of(error: BaseException) -> FluxKontext:
     return FluxKontext(status_code=500, detail=f"Flux Kontext failed: {type(error).__name__}: {line}")
 
 
-def refuse_from(target: Any, methods: tuple[str, ...], error: BaseException) -> None:
+def abort_generation(target: Any, methods: tuple[str, ...], error: BaseException) -> None:
     """Make the named methods of this one object raise when Forge calls them next."""
     if not isinstance(error, KontextError):
         # The user gets one line; whoever mends it needs the rest. Logged now, so that no frame is kept alive.
         from modules import errors
 
         errors.report("Flux Kontext failed", exc_info=True)
-    refusal = refusal_of(error)
+    refusal = http_error(error)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise refusal

@@ -15,12 +15,12 @@ from lib_fluxkontext import infotext
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options, run_log, xyz_axes
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports as latest
-from lib_fluxkontext.hosts.forge.lifecycle.abort import refuse_from
+from lib_fluxkontext.hosts.forge.lifecycle.abort import abort_generation
 from lib_fluxkontext.hosts.forge.lifecycle.image_source import open_source
-from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerGuard
+from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
 from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxLayout, flux_layout
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import SamplingPass
-from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import suited
+from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
 from lib_fluxkontext.hosts.forge.runtime.vae import encoder
 from lib_fluxkontext.hosts.forge.runtime.vram import demand, reserve
 from lib_fluxkontext.images.decode import Reference, decode_reference
@@ -50,7 +50,7 @@ class Generation:
         self.active = True
         self.whole_batches = 0
         self._memory: MemoryMeter | None = None
-        self._guard: SamplerGuard | None = None
+        self._guard: SamplerEndHook | None = None
         self._passes: list[tuple[int, SamplingPass]] = []
         self._notes: list[str] = []
 
@@ -100,7 +100,7 @@ class Generation:
     def _attach(
         self, p: Any, x: torch.Tensor, layout: ForgeFluxLayout, encoded: EncodedReferences | None, label: str
     ) -> None:
-        settings, notes = suited(self.settings, encoded is not None, p.sampler)
+        settings, notes = compatible_settings(self.settings, encoded is not None, p.sampler)
         for note in notes:
             self._note(note)
         unet = p.sd_model.forge_objects.unet.clone()
@@ -119,7 +119,7 @@ class Generation:
         p.sd_model.forge_objects.unet = unet
         self._passes.append((p.iteration, one))
         latest.watch(p, self.so_far)
-        self._guard = SamplerGuard(p.sampler, lambda: self._close(p, one))
+        self._guard = SamplerEndHook(p.sampler, lambda: self._close(p, one))
 
     def _close(self, p: Any, one: SamplingPass) -> None:
         """The sampling is over, finished or failed."""
@@ -167,7 +167,7 @@ def prepare(p: Any, arguments: Sequence[Any]) -> None:
     """``before_process``: read and decode everything; whatever is wrong ends the generation here."""
     setattr(p, ATTRIBUTE, None)
     # X/Y/Z plot shares one dict among all its cells.
-    p.extra_generation_params = infotext.without_ours(p.extra_generation_params)
+    p.extra_generation_params = infotext.strip_own_fields(p.extra_generation_params)
     try:
         axes = xyz_axes.values_of(p)
         if arguments and arguments[0] is False:  # the panel is off: an emptied number field there is no error
@@ -182,7 +182,7 @@ def prepare(p: Any, arguments: Sequence[Any]) -> None:
             for reference in generation.references:
                 plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
     except Exception as error:
-        refuse_from(p, ("setup_prompts",), error)
+        abort_generation(p, ("setup_prompts",), error)
         return
     setattr(p, ATTRIBUTE, generation)
     p.extra_generation_params.update(infotext.settings_to_infotext(settings, generation.references))
@@ -196,7 +196,7 @@ def check(p: Any) -> None:
     try:
         generation.check_model(p)
     except Exception as error:
-        refuse_from(p, ("init",), error)
+        abort_generation(p, ("init",), error)
 
 
 def before_sampling(p: Any, x: torch.Tensor) -> None:
@@ -207,7 +207,7 @@ def before_sampling(p: Any, x: torch.Tensor) -> None:
     try:
         generation.open_pass(p, x)
     except Exception as error:
-        refuse_from(p.sampler, ("sample", "sample_img2img"), error)
+        abort_generation(p.sampler, ("sample", "sample_img2img"), error)
 
 
 def after_batch(p: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 METHODS = ("sample", "sample_img2img")
 
 
-class SamplerGuard:
+class SamplerEndHook:
     """Stands around the next sampling of one sampler object, then takes itself away.
 
     Forge has no callback between the last step and the VAE's decoding in a hires pass, and none at all after a

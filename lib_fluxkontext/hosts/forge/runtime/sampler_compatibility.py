@@ -14,7 +14,7 @@ NO_RESTART = "Restart goes back to higher noise levels, so the references run in
 NOT_CORRECTED = "Correction is for Euler and DPM++ 2M; with this sampler nothing was corrected."
 
 
-def suited(settings: KontextSettings, references: bool, sampler: Any) -> tuple[KontextSettings, list[str]]:
+def compatible_settings(settings: KontextSettings, references: bool, sampler: Any) -> tuple[KontextSettings, list[str]]:
     """The settings without the caches that this sampler would spoil, and why.
 
     Args:

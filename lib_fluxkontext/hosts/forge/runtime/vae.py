@@ -18,14 +18,14 @@ from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
-from lib_fluxkontext.references.latent_cache import LatentStore, Makeshift
+from lib_fluxkontext.references.latent_cache import LatentCache, UncacheableLatent
 
 
 class ReferenceEncoder:
     """Encodes with whatever VAE Forge has loaded; forgets its latents when that becomes another one."""
 
     def __init__(self) -> None:
-        self.store = LatentStore()
+        self.store = LatentCache()
         self._vae: weakref.ref[Any] | None = None
 
     def encode(self, vae: Any, references: Sequence[Reference], plans: Sequence[SizePlan]) -> EncodedReferences:
@@ -59,7 +59,7 @@ def encode_mean(vae: Any, image: Image.Image) -> Tensor:
     the regulation, for this call, on this instance, and no random number is drawn on any path.
 
     Raises:
-        Makeshift: memory ran out and Forge encoded on tiles; the latent is in it.
+        UncacheableLatent: memory ran out and Forge encoded on tiles; the latent is in it.
         RuntimeError: the latent is not finite.
     """
     model = vae.first_stage_model
@@ -82,7 +82,7 @@ def encode_mean(vae: Any, image: Image.Image) -> Tensor:
         raise RuntimeError("the VAE's encoding is not finite; try another VAE, or its float32")
     latent = model.process_in(latent)
     if calls > 1 and not memory_management.VAE_ALWAYS_TILED:  # memory ran out, and Forge went on with tiles
-        raise Makeshift(latent)
+        raise UncacheableLatent(latent)
     return latent
 
 

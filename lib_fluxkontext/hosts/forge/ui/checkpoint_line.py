@@ -9,7 +9,7 @@ from typing import Any
 from lib_fluxkontext.checkpoints.flux import CheckpointFacts, checkpoint_facts
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.ui.markup import line
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation.text import gigabytes
 from lib_fluxkontext.sampling.vram import MemoryEstimate, advice, estimate, gpu_weights
 
@@ -27,19 +27,19 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, 
     """
     path = chosen_file()
     if path is None:
-        return line(say("No checkpoint is chosen."), "fk-muted")
+        return line(translate("No checkpoint is chosen."), "fk-muted")
     try:
         facts = _facts(path, path.stat().st_mtime_ns)
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
     lines = [line(what_it_is(facts))]
     if facts.family is None:
-        lines.append(line(say("It takes no references."), "fk-warning"))
+        lines.append(line(translate("It takes no references."), "fk-warning"))
     elif not facts.takes_references:
-        lines.append(line(say("It cannot take references; choose FLUX.1 Kontext."), "fk-warning"))
+        lines.append(line(translate("It cannot take references; choose FLUX.1 Kontext."), "fk-warning"))
     else:
         if facts.family == "FLUX.1 dev or Kontext":
-            lines.append(line(say(UNSURE), "fk-muted"))
+            lines.append(line(translate(UNSURE), "fk-muted"))
         card, weights = card_bytes(), facts.transformer_bytes
         needed = estimate(weights, image_tokens, reference_tokens, kept_blocks, rows, card, free_bytes())
         lines.append(_memory(facts, needed, card))
@@ -51,12 +51,12 @@ def what_it_is(facts: CheckpointFacts) -> str:
     if facts.family is None:
         size = gigabytes(facts.file_bytes)
         known = {"name": facts.name, "mix": facts.quantisation, "size": size, "format": facts.format}
-        return say("{name}: not FLUX.1, {mix}, {size} ({format})", **known)
-    counted = say("{kind} {count} tensors", kind=facts.quantisation, count=facts.mix[0].tensors)
-    return say(
+        return translate("{name}: not FLUX.1, {mix}, {size} ({format})", **known)
+    counted = translate("{kind} {count} tensors", kind=facts.quantisation, count=facts.mix[0].tensors)
+    return translate(
         "{name}: {family}, {mix}, {billions} billion parameters, {size} ({format})",
         name=facts.name,
-        family=say(facts.family),
+        family=translate(facts.family),
         mix=", ".join([counted, *(f"{part.kind} {part.tensors}" for part in facts.mix[1:4])]),
         billions=f"{facts.parameters / 1e9:.2f}",
         size=gigabytes(facts.transformer_bytes),
@@ -65,14 +65,14 @@ def what_it_is(facts: CheckpointFacts) -> str:
 
 
 def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) -> str:
-    parts = [(say("weights"), needed.weights), (say("picture"), needed.activations)]
+    parts = [(translate("weights"), needed.weights), (translate("picture"), needed.activations)]
     if needed.references:
-        parts.append((say("references"), needed.references))
+        parts.append((translate("references"), needed.references))
     if needed.streamed:
-        parts.append((say("their keys and values, streamed from main memory"), needed.key_values))
+        parts.append((translate("their keys and values, streamed from main memory"), needed.key_values))
     elif needed.key_values:
-        parts.append((say("their keys and values"), needed.key_values))
-    text = say(
+        parts.append((translate("their keys and values"), needed.key_values))
+    text = translate(
         "While sampling, estimated: {parts}, and {free} kept free: {total}",
         parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in parts),
         free=gigabytes(needed.free),
@@ -81,18 +81,18 @@ def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) ->
     if card is None:
         return line(f"{text}.", "fk-muted")
     if needed.total <= card:
-        return line(text + say(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
-    more = say(
+        return line(text + translate(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
+    more = translate(
         ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower.",
         card=gigabytes(card),
     )
     instead = advice(card, facts.transformer_bytes / max(1, facts.parameters))
     if instead is not None:
-        more += say(" Instead, for this card: {advice}.", advice=say(instead))
+        more += translate(" Instead, for this card: {advice}.", advice=translate(instead))
     else:
-        more += say(" Half size and a smaller picture need less.")
+        more += translate(" Half size and a smaller picture need less.")
     weights = f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}"
-    more += say(" GPU Weights at {weights} MB or less keep it from spilling.", weights=weights)
+    more += translate(" GPU Weights at {weights} MB or less keep it from spilling.", weights=weights)
     return line(text + more, "fk-warning")
 
 

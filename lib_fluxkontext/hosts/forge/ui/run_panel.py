@@ -14,7 +14,7 @@ from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.integration.run_log import run_log
 from lib_fluxkontext.hosts.forge.ui.element_ids import ElementIds
 from lib_fluxkontext.hosts.forge.ui.markup import line
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation.run_table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
 
 OFF = "The run log is off (Settings, Flux Kontext): no runs are added."
@@ -27,7 +27,7 @@ def build_runs(ids: ElementIds) -> None:
     with gr.Accordion("Run log", open=False, elem_id=ids.of("runs")):
         with gr.Row(elem_classes="fk-toolbar"):
             sort = gr.Dropdown(
-                [(say(name), name) for name in SORTABLE],
+                [(translate(name), name) for name in SORTABLE],
                 value="Newest",
                 label="Order",
                 elem_id=ids.of("runs_sort"),
@@ -67,7 +67,7 @@ def _show(sort: str) -> list[Any]:
     ]
     table = as_html(runs, log.count())
     if not options.current().log:
-        table = line(say(OFF), "fk-warning") + (table if runs else "")
+        table = line(translate(OFF), "fk-warning") + (table if runs else "")
     return [table, gr.update(choices=labels)]
 
 

@@ -9,7 +9,7 @@ from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.lifecycle.image_source import open_source
 from lib_fluxkontext.hosts.forge.ui.markup import line
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.images.decode import WHITE, colour, decode_reference
 from lib_fluxkontext.images.sizing import SizePlan, nearest_bfl_size, plan_size
 from lib_fluxkontext.infotext import image_to_infotext
@@ -25,9 +25,9 @@ def slot_facts(
 ) -> str:
     """HTML for one slot; an image that would be refused says why here, before anything runs."""
     if replaced:
-        return line(say("The init image is reference 1; this slot is not used."), "fk-muted")
+        return line(translate("The init image is reference 1; this slot is not used."), "fk-muted")
     if image is None:
-        return line(say("Empty"), "fk-muted")
+        return line(translate("Empty"), "fk-muted")
     try:
         reference = decode_reference(open_source(image, name), name)
         plan = plan_size(reference.size, sizing, half_size, output, name)
@@ -35,7 +35,7 @@ def slot_facts(
         return line(error.reason, "fk-error")
     facts = line(_size_text(plan), "fk-muted" if muted else "")
     if muted:
-        return facts + line(say("Muted: kept here, not used."), "fk-muted")
+        return facts + line(translate("Muted: kept here, not used."), "fk-muted")
     return facts + _crop_line(plan)
 
 
@@ -79,7 +79,7 @@ def missing_images(expected: str, images: dict[str, Any]) -> str:
     for name, mark in wanted.items():
         if _mark_of(images.get(name), name, background) != mark:
             digest, _, size = str(mark).partition(" ")
-            what = say(
+            what = translate(
                 "Reference {number} of the pasted parameters is missing: a {size} picture, content hash {digest}.",
                 number=name[-1:],
                 size=size,
@@ -100,30 +100,30 @@ def _mark_of(image: Any, name: str, background: str) -> str | None:
 
 def _size_text(plan: SizePlan) -> str:
     sizes = f"{plan.source[0]}×{plan.source[1]} → {plan.target[0]}×{plan.target[1]}"
-    return say("{sizes}, {count} tokens", sizes=sizes, count=f"{plan.tokens:,}")
+    return translate("{sizes}, {count} tokens", sizes=sizes, count=f"{plan.tokens:,}")
 
 
 def _crop_line(plan: SizePlan) -> str:
     left, top, right, bottom = plan.removed
     places = (
-        (left, say("{count} px left", count=left)),
-        (top, say("{count} px top", count=top)),
-        (right, say("{count} px right", count=right)),
-        (bottom, say("{count} px bottom", count=bottom)),
+        (left, translate("{count} px left", count=left)),
+        (top, translate("{count} px top", count=top)),
+        (right, translate("{count} px right", count=right)),
+        (bottom, translate("{count} px bottom", count=bottom)),
     )
     sides = ", ".join(words for removed, words in places if removed)
     if sides:
         share = plan.removed_share
-        text = say("Crop removes {sides}", sides=sides)
+        text = translate("Crop removes {sides}", sides=sides)
         if share >= 0.005:
-            text = say("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=sides)
+            text = translate("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=sides)
         return line(text, "fk-warning" if share > 0.1 else "")
     if plan.target != plan.resized:
         background = options.current().background
-        padding = say("white") if background == WHITE else background
+        padding = translate("white") if background == WHITE else background
         size = f"{plan.resized[0]}×{plan.resized[1]}"
-        return line(say("Nothing cropped; padded with {colour} around {size}", colour=padding, size=size))
-    return line(say("Nothing cropped"))
+        return line(translate("Nothing cropped; padded with {colour} around {size}", colour=padding, size=size))
+    return line(translate("Nothing cropped"))
 
 
 def _on_grid(side: float) -> int:

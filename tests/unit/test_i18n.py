@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from lib_fluxkontext import i18n as words
+from lib_fluxkontext import i18n
 from lib_fluxkontext.caching.reference_kv import NOT_KEPT, NOT_SEEN
 from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import TAKEN_OVER, TILED, UNUSED
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART, NOT_CORRECTED
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
-from lib_fluxkontext.i18n import say
+from lib_fluxkontext.i18n import translate
 
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
@@ -25,7 +25,7 @@ SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent /
 @pytest.fixture(autouse=True)
 def in_english() -> Iterator[None]:
     yield
-    words.speak({})
+    i18n.set_translations({})
 
 
 def placeholders(text: str) -> set[str]:
@@ -36,7 +36,7 @@ def said() -> set[str]:
     """Every text that is handed to ``say`` as it stands."""
     nodes = (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    first = [call.args[0] for call in calls if call.func.id == "say"]
+    first = [call.args[0] for call in calls if call.func.id == "translate"]
     return {one.value for one in first if isinstance(one, ast.Constant)}
 
 
@@ -85,20 +85,20 @@ def test_nothing_is_translated_that_the_sources_do_not_say() -> None:
 
 
 def test_a_sentence_is_said_in_the_chosen_language() -> None:
-    words.speak(read(FOLDER, "ru_RU"))
-    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB из 8 GB"
-    words.speak({})
-    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
+    i18n.set_translations(read(FOLDER, "ru_RU"))
+    assert translate("{used} of {total}", used="1 GB", total="8 GB") == "1 GB из 8 GB"
+    i18n.set_translations({})
+    assert translate("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
 
 
 @pytest.mark.parametrize("damaged", ["{usd} из {total}", "{used", "{0} {1}", "{used.x} {total}"])
 def test_a_damaged_translation_falls_back_to_english(damaged: str) -> None:
-    words.speak({"{used} of {total}": damaged})
-    assert say("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
+    i18n.set_translations({"{used} of {total}": damaged})
+    assert translate("{used} of {total}", used="1 GB", total="8 GB") == "1 GB of 8 GB"
 
 
 def test_braces_in_a_text_without_values_are_left_alone() -> None:
-    assert say("a note about {something}") == "a note about {something}"
+    assert translate("a note about {something}") == "a note about {something}"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "7", '"text"', ""])

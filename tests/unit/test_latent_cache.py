@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_fluxkontext.references.latent_cache import LatentStore, Makeshift
+from lib_fluxkontext.references.latent_cache import LatentCache, UncacheableLatent
 
 LATENT = torch.zeros(1, 16, 4, 4)
 BYTES = LATENT.nelement() * 4
 
 
 def test_a_second_time_encodes_nothing() -> None:
-    store, count = LatentStore(), []
+    store, count = LatentCache(), []
 
     def encode() -> torch.Tensor:
         count.append(1)
@@ -23,7 +23,7 @@ def test_a_second_time_encodes_nothing() -> None:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    store = LatentStore(max_bytes=2 * BYTES)
+    store = LatentCache(max_bytes=2 * BYTES)
     for key in ("a", "b", "a", "c"):
         store.get(key, lambda: LATENT)
     assert [store.get(key, lambda: LATENT)[1] for key in ("a", "c", "b")] == [True, True, False]
@@ -32,13 +32,13 @@ def test_the_least_recently_used_goes_first() -> None:
 
 @pytest.mark.parametrize("bound", [0, 1, BYTES - 1])
 def test_one_that_is_larger_than_the_bound_serves_and_is_not_kept(bound: int) -> None:
-    store = LatentStore(max_bytes=bound)
+    store = LatentCache(max_bytes=bound)
     assert [store.get("a", lambda: LATENT)[1] for _ in range(2)] == [False, False]
     assert store.held_bytes == 0
 
 
 def test_a_new_bound_holds_at_once() -> None:
-    store = LatentStore()
+    store = LatentCache()
     for key in ("a", "b", "c"):
         store.get(key, lambda: LATENT)
     store.resize(2 * BYTES)
@@ -50,7 +50,7 @@ def test_a_new_bound_holds_at_once() -> None:
 
 
 def test_a_failed_encode_keeps_nothing() -> None:
-    store = LatentStore()
+    store = LatentCache()
 
     def fail() -> torch.Tensor:
         raise RuntimeError("out of memory")
@@ -61,7 +61,7 @@ def test_a_failed_encode_keeps_nothing() -> None:
 
 
 def test_what_is_kept_is_not_the_callers_tensor() -> None:
-    store, mine = LatentStore(), LATENT.clone()
+    store, mine = LatentCache(), LATENT.clone()
     store.get("a", lambda: mine)
     mine += 1
     assert store.get("a", lambda: mine)[0].abs().max() == 0
@@ -69,9 +69,9 @@ def test_what_is_kept_is_not_the_callers_tensor() -> None:
 
 def test_a_makeshift_latent_serves_once_and_is_not_kept() -> None:
     def on_tiles() -> torch.Tensor:
-        raise Makeshift(LATENT + 1)
+        raise UncacheableLatent(LATENT + 1)
 
-    store = LatentStore()
+    store = LatentCache()
     latent, kept = store.get("a", on_tiles)
     assert latent.max() == 1
     assert not kept
