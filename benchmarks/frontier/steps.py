@@ -12,17 +12,15 @@ import torch
 
 from lib_fluxkontext.caching.kv_store import Place
 from lib_fluxkontext.caching.sample_key import Step
-from lib_fluxkontext.hooks.model_call import AppendedReferences, ModelCall
-from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxLayout
+from lib_fluxkontext.geometry import TOKEN_CHANNELS, TOKEN_SIDE
+from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxAdapter
+from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.references.tokens import ReferenceTokens, offset_ids
-from lib_fluxkontext.sampling.factory import caches_for
+from lib_fluxkontext.sampling.factory import build_caches
+from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.memory import MemoryMeter
-from lib_fluxkontext.telemetry.recorder import PassRecorder
 
-LAYOUT = DiffusersFluxLayout()
-CHANNELS = 64
-TOKEN_SIDE = 16
 TEXT_TOKENS = 256
 """As Forge pads T5's."""
 
@@ -106,7 +104,7 @@ def sample(
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(device, dtype)
 
-    image, text = noise(1, tokens, CHANNELS), noise(1, TEXT_TOKENS, config.joint_attention_dim)
+    image, text = noise(1, tokens, TOKEN_CHANNELS), noise(1, TEXT_TOKENS, config.joint_attention_dim)
     fixed = {
         "encoder_hidden_states": text,
         "pooled_projections": noise(1, config.pooled_projection_dim),
@@ -115,30 +113,34 @@ def sample(
         "txt_ids": torch.zeros(TEXT_TOKENS, 3, device=device),
         "return_dict": False,
     }
-    appended = None
+    encoded = None
     if references:
         ids = offset_ids([(rows, rows)] * references)
-        appended = AppendedReferences(
-            ReferenceTokens(noise(1, tokens * references, CHANNELS), ids, (tokens,) * references)
-        )
+        packed = ReferenceTokens(noise(1, tokens * references, TOKEN_CHANNELS), ids, (tokens,) * references)
+        encoded = EncodedReferences(packed, 0.0, encoded=references, cached=0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    recorder = PassRecorder("Sampling", tokens, MemoryMeter(device, reset_peaks=False))
-    caches = caches_for(settings, references > 0, place)
+    session = SamplingSession(
+        transformer,
+        DiffusersFluxAdapter(),
+        tokens,
+        MemoryMeter(device, reset_peaks=False),
+        build_caches(settings, references > 0, place),
+        encoded,
+    )
     sigmas = torch.linspace(1, 0, steps + 1)
     start = time.perf_counter()
     with torch.inference_mode():
         for index in range(steps):
             timestep = sigmas[index : index + 1].to(device)
-            call = ModelCall([0], Step(index, index == steps - 1), timestep, tokens, appended, caches)
-            with recorder.call(transformer, LAYOUT, call):
+            with session.call([0], Step(index, index == steps - 1), timestep):
                 (velocity,) = transformer(hidden_states=image, timestep=timestep.to(dtype), **fixed)
             image = image + (sigmas[index + 1] - sigmas[index]).item() * velocity
         if device.type == "cuda":
             torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
-    done = recorder.report(None, caches.notes)
+    done = session.close()
     if done.notes:
         print(f"  note: {done.notes[0]}")
     peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None

@@ -7,9 +7,8 @@ generated image's tokens and r₀ the same from the last *computed* step, a step
     mean|r − r₀| / mean|r₀| < threshold
 
 and its result is then the fresh first-block output plus the residual that the other blocks added last time. With
-``forecast`` it is that residual's first-order extrapolation in sigma from the last two computed steps, as TaylorSeer
-(Liu et al., arXiv:2503.06923) extrapolates features in steps. Here every image of a batch decides for itself, so that
-it comes out as it would alone.
+``forecast`` it is that residual's first-order extrapolation in sigma from the last two computed steps (see
+``forecast``). Every image of a batch decides for itself, so that it comes out as it would alone.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.caching.batched_state import StreamRows
-from lib_fluxkontext.caching.forecast import Trend, trend
-from lib_fluxkontext.caching.sample_key import Decision, Step, Stream
+from lib_fluxkontext.caching.batched_state import BatchedState
+from lib_fluxkontext.caching.forecast import LinearForecast, fit_forecast
+from lib_fluxkontext.caching.rows import same_layout
+from lib_fluxkontext.caching.sample_key import Decision, SampleKey, Step
 
 
 @dataclass(frozen=True)
-class CacheConfig:
+class FirstBlockConfig:
     """When to reuse.
 
     Attributes:
@@ -46,127 +46,117 @@ class CacheConfig:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Some streams' last computed steps, a row each."""
+class _ComputedStep:
+    """The last computed step of some samples, one row each.
 
-    first_residual: Tensor  # (B, n, d)
-    first_magnitude: Tensor  # (B,), mean|r₀|
-    rest_residual: Tensor  # (B, n, d), what the blocks after the first added
-    sigma: Tensor  # (B,)
-    finite: Tensor  # (B,) bool; read together with the next distance, so that storing never waits for the GPU
-    slope: Tensor | None = None  # (B, n, d), change of rest_residual by sigma
-    reach: Tensor | None = None  # (B,), how far in sigma the slope may be followed
+    Attributes:
+        first_residual: (B, n, d), r₀.
+        first_magnitude: (B,), mean|r₀|.
+        rest_residual: forecast of (B, n, d), what the blocks after the first added. Its ``finite`` flag is read
+            together with the next distance, so that storing never waits for the GPU.
+    """
 
-    @property
-    def trend(self) -> Trend | None:
-        """Of ``rest_residual``."""
-        if self.slope is None or self.reach is None:
-            return None
-        return Trend(self.rest_residual, self.sigma, self.finite, self.slope, self.reach)
+    first_residual: Tensor
+    first_magnitude: Tensor
+    rest_residual: LinearForecast
 
 
 class FirstBlockCache:
-    """The states of one sampling pass. Make a new one for each pass: batch, hires pass, failure, restart."""
+    """State of one sampling. Make a new one for each: batch, hires pass, failure, restart."""
 
-    def __init__(self, config: CacheConfig) -> None:
+    def __init__(self, config: FirstBlockConfig) -> None:
         self.config = config
-        self._rows = StreamRows()
-        self._steps: dict[Stream, int] = {}
+        self._computed: BatchedState[_ComputedStep] = BatchedState()
+        self._computed_steps: dict[SampleKey, int] = {}
 
-    def may_reuse(self, stream: Stream, step: Step) -> bool:
-        """Whether this step is one that could be reused, before anything is measured."""
-        computed, config = self._steps.get(stream), self.config
+    def may_reuse(self, sample: SampleKey, step: Step) -> bool:
+        """Whether the settings and the state allow this step to be reused, before anything is measured."""
+        computed, config = self._computed_steps.get(sample), self.config
         if computed is None or step.index < config.warmup_steps or (step.last and config.compute_last):
             return False
         return not config.max_consecutive or step.index - computed <= config.max_consecutive
 
-    def decide(self, streams: Sequence[Stream], step: Step, sigmas: Tensor, first_residual: Tensor) -> list[Decision]:
-        """Decide for every image of a model call; waits for the device once at most.
+    def decide(
+        self, samples: Sequence[SampleKey], step: Step, sigmas: Tensor, first_residual: Tensor
+    ) -> list[Decision]:
+        """Decide for every sample of a model call; waits for the device once at most.
 
         Args:
-            streams: one key an image, in batch order.
+            samples: one key per row, in batch order.
             step: the sampler step of this call.
-            sigmas: (B,) noise levels. A rise means that sampling started anew, and the state is not used.
+            sigmas: (B,) noise levels. Where sigma rose, sampling started anew and the state is not used.
             first_residual: (B, n, d) output − input of the first block over the generated image's tokens.
         """
-        self._drop_unlike(streams, first_residual)
-        asked = [row for row, stream in enumerate(streams) if self.may_reuse(stream, step)]
-        if not asked:
-            return [Decision(False)] * len(streams)
-        if len(asked) < len(streams):
-            first_residual, sigmas = first_residual[asked], sigmas[asked]
-        kept = self._kept([streams[row] for row in asked])
-        values = dict(zip(asked, _distances(kept, first_residual, sigmas).tolist(), strict=True))
-        return [self._judge(values.get(row)) for row in range(len(streams))]
+        self._drop_incompatible(samples, first_residual)
+        candidates = [row for row, sample in enumerate(samples) if self.may_reuse(sample, step)]
+        if not candidates:
+            return [Decision(False)] * len(samples)
+        if len(candidates) < len(samples):
+            first_residual, sigmas = first_residual[candidates], sigmas[candidates]
+        computed = self._computed.get([samples[row] for row in candidates])
+        distances = dict(zip(candidates, _distances(computed, first_residual, sigmas).tolist(), strict=True))
+        return [self._decide_by(distances.get(row)) for row in range(len(samples))]
 
-    def residual(self, streams: Sequence[Stream], sigmas: Tensor) -> Tensor:
-        """(B, n, d): what the blocks after the first added at the streams' last computed steps, or the forecast.
+    def residual(self, samples: Sequence[SampleKey], sigmas: Tensor) -> Tensor:
+        """Return what the blocks after the first added at the last computed step, or its forecast, (B, n, d).
 
         Args:
-            streams: some that ``decide`` said may reuse.
+            samples: some for which ``decide`` said reuse.
             sigmas: (B,), where the sampler is now.
         """
-        kept = self._kept(streams)
-        return kept.rest_residual if kept.trend is None else kept.trend.at(sigmas)
+        return self._computed.get(samples).rest_residual.at(sigmas)
 
     def store(
-        self, streams: Sequence[Stream], step: Step, sigmas: Tensor, first_residual: Tensor, rest_residual: Tensor
+        self, samples: Sequence[SampleKey], step: Step, sigmas: Tensor, first_residual: Tensor, rest_residual: Tensor
     ) -> None:
-        """Keep a computed step. A residual that is not finite is never used.
+        """Store a computed step. A residual that is not finite is never used.
 
         Args:
-            streams: one key a row of the tensors.
+            samples: one key per row.
             step: the sampler step of this call.
             sigmas: (B,) noise levels.
             first_residual: (B, n, d) as given to ``decide``.
             rest_residual: (B, n, d) last block's output − first block's output.
         """
+        if self.config.forecast:
+            self._drop_incompatible(samples, first_residual)
+            if self._computed.is_split(samples):  # each sample as it would be alone
+                for row, sample in enumerate(samples):
+                    own = slice(row, row + 1)
+                    self.store([sample], step, sigmas[own], first_residual[own].clone(), rest_residual[own].clone())
+                return
         magnitude = first_residual.abs().mean(dim=(1, 2), dtype=torch.float32)
         # A sum is finite only if every part is, but for sums past the type's range: those are not worth reusing.
         finite = torch.isfinite(rest_residual.sum(dim=(1, 2), dtype=torch.float32) + magnitude)
-        if not self.config.forecast:
-            sigma = sigmas.detach().float().clone()
-            self._rows.put(streams, first_residual, magnitude, rest_residual, sigma, finite)
-        else:
-            self._drop_unlike(streams, first_residual)
-            known = [stream in self._rows for stream in streams]
-            if any(known) and not all(known):  # each image as it would be alone
-                for row, stream in enumerate(streams):
-                    one = slice(row, row + 1)
-                    self.store([stream], step, sigmas[one], first_residual[one].clone(), rest_residual[one].clone())
-                return
-            before = self._kept(streams).trend if all(known) else None
-            now = trend(rest_residual, sigmas, finite, before)
-            self._rows.put(streams, first_residual, magnitude, *now.tensors())
-        self._steps.update(dict.fromkeys(streams, step.index))
+        previous = None
+        if self.config.forecast and self._computed.has_all(samples):
+            previous = self._computed.get(samples).rest_residual
+        forecast = fit_forecast(rest_residual, sigmas, finite, previous, extrapolate=self.config.forecast)
+        self._computed.put(samples, _ComputedStep(first_residual, magnitude, forecast))
+        self._computed_steps.update(dict.fromkeys(samples, step.index))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._rows.clear()
-        self._steps.clear()
+        self._computed.clear()
+        self._computed_steps.clear()
 
-    def _kept(self, streams: Sequence[Stream]) -> _Kept:
-        return _Kept(*self._rows.get(streams))
-
-    def _drop_unlike(self, streams: Sequence[Stream], first_residual: Tensor) -> None:
+    def _drop_incompatible(self, samples: Sequence[SampleKey], first_residual: Tensor) -> None:
         """Forget states of another shape, dtype or device."""
-        for stream in streams:
-            if stream in self._steps and not _alike(self._rows.peek(stream)[0], first_residual[0]):
-                self._rows.drop([stream])
-                del self._steps[stream]
+        for sample in samples:
+            if sample not in self._computed_steps:
+                continue
+            if not same_layout(self._computed.peek(sample).first_residual, first_residual[0]):
+                self._computed.drop([sample])
+                del self._computed_steps[sample]
 
-    def _judge(self, distance: float | None) -> Decision:
+    def _decide_by(self, distance: float | None) -> Decision:
         if distance is None or not math.isfinite(distance):
             return Decision(False)
         return Decision(distance < self.config.threshold, distance)
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
-
-
-def _distances(kept: _Kept, first_residual: Tensor, sigmas: Tensor) -> Tensor:
-    """Relative change, (B,) float32 on the device; infinite where the state must not be used."""
-    change = (first_residual - kept.first_residual).abs_().mean(dim=(1, 2), dtype=torch.float32)
-    usable = kept.finite & (sigmas <= kept.sigma)
-    return torch.where(usable, change / kept.first_magnitude, torch.inf)
+def _distances(computed: _ComputedStep, first_residual: Tensor, sigmas: Tensor) -> Tensor:
+    """Measure the relative change, (B,) float32 on the device; infinite where the state must not be used."""
+    change = (first_residual - computed.first_residual).abs_().mean(dim=(1, 2), dtype=torch.float32)
+    usable = computed.rest_residual.finite & (sigmas <= computed.rest_residual.sigma)
+    return torch.where(usable, change / computed.first_magnitude, torch.inf)

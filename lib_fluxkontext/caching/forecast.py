@@ -1,4 +1,7 @@
-"""First-order extrapolation in sigma from two computed moments, one row a stream. Nothing here waits for the device."""
+"""First-order extrapolation in sigma of a tensor known at two computed steps. Nothing here waits for the device.
+
+As TaylorSeer (Liu et al., arXiv:2503.06923) extrapolates features, but in sigma rather than in step index.
+"""
 
 from __future__ import annotations
 
@@ -7,59 +10,60 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib_fluxkontext.caching.rows import expand_like
+
 REACH = 1.0
-"""A forecast goes at most so many times as far as the two moments behind it lie apart: it cannot run away."""
+"""A forecast extends at most this many times the distance between the two steps behind it, so it cannot run away."""
 
 
 @dataclass(frozen=True)
-class Trend:
-    """A value and where it goes.
+class LinearForecast:
+    """A tensor at one sigma and its slope, one row per sample.
 
     Attributes:
         value: (B, …) at ``sigma``.
         sigma: (B,) float32.
-        finite: (B,) bool, whether the value may be built on.
-        slope: (B, …), change of the value by sigma.
-        reach: (B,), how far in sigma the slope may be followed.
+        finite: (B,) bool, whether the value may be used.
+        slope: (B, …), change of the value per sigma; None repeats the value instead of extrapolating.
+        reach: (B,), how far in sigma the slope may be followed; None together with ``slope``.
     """
 
     value: Tensor
     sigma: Tensor
     finite: Tensor
-    slope: Tensor
-    reach: Tensor
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All of them, in order."""
-        return self.value, self.sigma, self.finite, self.slope, self.reach
+    slope: Tensor | None = None
+    reach: Tensor | None = None
 
     def at(self, sigmas: Tensor) -> Tensor:
-        """(B, …): the forecast at other sigmas, (B,)."""
-        way = torch.maximum(sigmas.float() - self.sigma, -self.reach)
-        return torch.addcmul(self.value, self.slope, _column(way.to(self.slope.dtype), self.slope))
+        """Extrapolate to other sigmas, (B,) → (B, …)."""
+        if self.slope is None or self.reach is None:
+            return self.value
+        distance = torch.maximum(sigmas.float() - self.sigma, -self.reach)
+        return torch.addcmul(self.value, self.slope, expand_like(distance.to(self.slope.dtype), self.slope))
 
 
-def trend(value: Tensor, sigmas: Tensor, finite: Tensor, before: Trend | None) -> Trend:
-    """The trend at a newly computed moment.
+def fit_forecast(
+    value: Tensor, sigmas: Tensor, finite: Tensor, previous: LinearForecast | None, extrapolate: bool = True
+) -> LinearForecast:
+    """Fit a forecast to a newly computed value and the one before it.
 
-    Between equal sigmas (the second call of a second-order sampler) there is none: the slope from before stays, with
-    its reach. The same where one of the two values is not finite, and where sigma rose. The first has slope 0.
+    Between equal sigmas (the second call of a second-order sampler) the previous slope stays, with its reach; likewise
+    where one of the two values is not finite, and where sigma rose. The first value has slope 0.
 
     Args:
         value: (B, …).
         sigmas: (B,).
         finite: (B,) bool.
-        before: of the moment before, the rows in the same order, or None.
+        previous: forecast of the computed step before, its rows in the same order, or None.
+        extrapolate: False stores the value alone.
     """
     sigma = sigmas.detach().float().clone()
-    if before is None:
-        return Trend(value, sigma, finite, torch.zeros_like(value), torch.zeros_like(sigma))
-    fall = before.sigma - sigma
-    usable = (fall > 0) & before.finite & finite
-    by = torch.where(usable, -fall, 1.0).to(value.dtype)
-    slope = torch.where(_column(usable, value), (value - before.value) / _column(by, value), before.slope)
-    return Trend(value, sigma, finite, slope, torch.where(usable, REACH * fall, before.reach))
-
-
-def _column(row: Tensor, like: Tensor) -> Tensor:
-    return row.reshape(-1, *(1,) * (like.ndim - 1))
+    if not extrapolate:
+        return LinearForecast(value, sigma, finite)
+    if previous is None or previous.slope is None or previous.reach is None:
+        return LinearForecast(value, sigma, finite, torch.zeros_like(value), torch.zeros_like(sigma))
+    fall = previous.sigma - sigma
+    usable = (fall > 0) & previous.finite & finite
+    run = torch.where(usable, -fall, 1.0).to(value.dtype)
+    slope = torch.where(expand_like(usable, value), (value - previous.value) / expand_like(run, value), previous.slope)
+    return LinearForecast(value, sigma, finite, slope, torch.where(usable, REACH * fall, previous.reach))

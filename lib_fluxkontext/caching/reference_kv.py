@@ -1,12 +1,12 @@
-"""Reference reuse: references never change, so their keys and values serve several steps.
+"""Reference K/V cache: references never change, so their keys and values serve several steps.
 
 On a refresh step all tokens run, and each block's keys (after rotary embedding) and values of the reference tokens are
-kept (the first block's alone, where every computed step is a refresh). On the steps between, only text and image tokens
-run, and attention reads the kept ones. What is kept is exact at the step it was made; later it is stale by what the
-references' own tokens would have changed.
+stored (the first block's alone, where every computed step is a refresh). On the steps between, only text and image
+tokens run, and attention reads the stored ones. They are exact at the step that stored them; later they are stale by
+what the references' own tokens would have changed.
 
-RegionE (Chen et al., arXiv:2510.25590) keeps keys and values of one reference of the output's size;
-here there are any number, of any size, and First Block Cache works on top.
+RegionE (Chen et al., arXiv:2510.25590) caches keys and values of one reference of the output's size; here there are
+any number, of any size, and First Block Cache works on top.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lib_fluxkontext.caching.kv_store import KeptLayers, KeptUse, out_of_memory
-from lib_fluxkontext.caching.sample_key import Step, Stream
+from lib_fluxkontext.caching.kv_store import KVStore, KVUsage
+from lib_fluxkontext.caching.sample_key import SampleKey, Step
+from lib_fluxkontext.errors import is_out_of_memory
 
-NOT_KEPT = "Keys and values of the references did not fit into memory: the other steps computed all tokens."
-NOT_SEEN = "Reference reuse found no attention to hook in this model: all tokens were computed."
+OUT_OF_MEMORY = "Keys and values of the references did not fit into memory: the other steps computed all tokens."
+NO_ATTENTION = "Reference reuse found no attention to hook in this model: all tokens were computed."
 
 
 @dataclass(frozen=True)
-class ReuseConfig:
+class ReferenceKVConfig:
     """When to run the references.
 
     Attributes:
         refresh_every: they run in the first step that is computed so many sampler steps after the last refresh, or
             later; 1 or more. Where every step is computed that is one step in so many. Steps that First Block Cache
-            reuses count too: what is kept grows stale with sigma, not with work done.
+            reuses count too: cached keys and values grow stale with sigma, not with work done.
         refresh_last: they run in the last sampler step too.
     """
 
@@ -38,7 +39,7 @@ class ReuseConfig:
     refresh_last: bool = False
 
     @property
-    def kept_blocks(self) -> int | None:
+    def stored_blocks(self) -> int | None:
         """How many blocks' keys and values are read again, from the first on, or None for all.
 
         With references in every computed step that is the block by which First Block Cache decides on the others: one
@@ -48,109 +49,110 @@ class ReuseConfig:
 
 
 @dataclass
-class _Stream:
-    """Where one stream stands: its newest computed step, and the one in which its references ran."""
+class _SampleSteps:
+    """A sample's last computed step, and the one in which its references ran."""
 
     computed: int
     refreshed: int
 
 
-class ReferenceReuse:
-    """What one sampling pass keeps of its references, by stream.
+class ReferenceKVCache:
+    """Cached keys and values of one sampling's references, by sample.
 
-    When a stream is refreshed depends on its own computed steps alone, so that a batch equals single runs.
+    When a sample is refreshed depends on its own computed steps alone, so that a batch equals single runs.
     """
 
-    def __init__(self, config: ReuseConfig, layers: KeptLayers) -> None:
+    def __init__(self, config: ReferenceKVConfig, store: KVStore) -> None:
         self.config = config
-        self.layers = layers
+        self.store = store
         self.refreshes = 0
         self.notes: list[str] = []
-        self._streams: dict[Stream, _Stream] = {}
+        self._steps: dict[SampleKey, _SampleSteps] = {}
 
     @property
-    def given_up(self) -> bool:
+    def disabled(self) -> bool:
         """Whether all tokens run from here on."""
         return bool(self.notes)
 
-    def has(self, stream: Stream) -> bool:
-        """Whether this stream's references are kept."""
-        return stream in self._streams
+    def has(self, sample: SampleKey) -> bool:
+        """Whether this sample's references are cached."""
+        return sample in self._steps
 
-    def due(self, stream: Stream, step: Step) -> bool:
+    def refresh_due(self, sample: SampleKey, step: Step) -> bool:
         """Whether the references must run if this step is computed."""
-        state = self._streams.get(stream)
-        if state is None or self.config.kept_blocks is not None:
+        steps = self._steps.get(sample)
+        if steps is None or self.config.stored_blocks is not None:
             return True
-        if state.computed == step.index:  # second-order samplers call twice in a step
+        if steps.computed == step.index:  # second-order samplers call twice in a step
             return False
-        late = step.index - state.refreshed >= self.config.refresh_every
-        return late or (step.last and self.config.refresh_last)
+        overdue = step.index - steps.refreshed >= self.config.refresh_every
+        return overdue or (step.last and self.config.refresh_last)
 
-    def begin_refresh(self, streams: Sequence[Stream]) -> None:
-        """The references of these streams are about to run: what was kept of them is not used any more."""
-        for stream in streams:
-            self._streams.pop(stream, None)
-        self.layers.begin(streams)
+    def begin_refresh(self, samples: Sequence[SampleKey]) -> None:
+        """Announce that the references of these samples will run; what is cached of them is not used any more."""
+        for sample in samples:
+            self._steps.pop(sample, None)
+        self.store.begin(samples)
 
-    def keep(self, layer: int, streams: Sequence[Stream], keys: Tensor, values: Tensor) -> None:
-        """Keep one block's keys and values; gives up where memory does not suffice.
+    def put(self, block: int, samples: Sequence[SampleKey], keys: Tensor, values: Tensor) -> None:
+        """Cache one block's keys and values; disable the cache where memory does not suffice.
 
         Args:
-            layer: place of the block among all blocks.
-            streams: one key a row.
+            block: its index among all blocks.
+            samples: one key per row.
             keys: (B, …) of the reference tokens alone, after rotary embedding, in the attention's own axes.
             values: likewise.
         """
-        if self.given_up:
+        if self.disabled:
             return
         try:
-            self.layers.put(layer, streams, keys, values)
+            self.store.put(block, samples, keys, values)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            self.give_up(NOT_KEPT)
+            self.disable(OUT_OF_MEMORY)
 
-    def computed(self, stream: Stream, step: Step, refreshed: bool, blocks: int) -> None:
-        """A stream's step was computed.
+    def step_computed(self, sample: SampleKey, step: Step) -> None:
+        """Record that a sample's step was computed with cached keys and values."""
+        if not self.disabled:
+            self._steps[sample].computed = step.index
+
+    def step_refreshed(self, sample: SampleKey, step: Step, blocks: int) -> None:
+        """Record that a sample's references ran; disable the cache unless all blocks were stored.
 
         Args:
-            stream: whose.
+            sample: whose.
             step: which.
-            refreshed: whether its references ran and were kept.
-            blocks: how many blocks must have been seen for what is kept to be whole.
+            blocks: how many blocks there are to store.
         """
-        if self.given_up:
+        if self.disabled:
             return
-        if not refreshed:
-            self._streams[stream].computed = step.index
-        elif self.layers.count(stream) == blocks:
+        if self.store.count(sample) == blocks:
             self.refreshes += 1
-            self._streams[stream] = _Stream(step.index, step.index)
+            self._steps[sample] = _SampleSteps(step.index, step.index)
         else:
-            self.give_up(NOT_SEEN)
+            self.disable(NO_ATTENTION)
 
-    def drop(self, streams: Sequence[Stream]) -> None:
-        """Forget some streams."""
-        for stream in streams:
-            self._streams.pop(stream, None)
-        self.layers.drop(streams)
+    def drop(self, samples: Sequence[SampleKey]) -> None:
+        """Forget some samples."""
+        for sample in samples:
+            self._steps.pop(sample, None)
+        self.store.drop(samples)
 
-    def give_up(self, note: str) -> None:
-        """Free everything and keep nothing more."""
+    def disable(self, note: str) -> None:
+        """Free everything and cache nothing more.
+
+        Args:
+            note: why, for the user.
+        """
         self.notes.append(note)
         self.clear()
 
     def clear(self) -> None:
-        """Forget every stream."""
-        self._streams.clear()
-        self.layers.clear()
+        """Forget every sample."""
+        self._steps.clear()
+        self.store.clear()
 
-    def use(self) -> KeptUse:
-        """What was kept, for the report."""
-        return KeptUse(self.layers.peak_bytes, self.layers.place, self.refreshes)
-
-    def finish(self) -> KeptUse:
-        """Sampling is over: forget everything, and say what was kept."""
-        self.clear()
-        return self.use()
+    def usage(self) -> KVUsage:
+        """What was cached, for the report."""
+        return KVUsage(self.store.peak_bytes, self.store.place, self.refreshes)

@@ -1,17 +1,18 @@
-"""What both caches count in: streams and sampler steps."""
+"""What every cache counts in: samples, sampler steps, decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeAlias
 
-Stream = Hashable
-"""What a state belongs to: one image under one conditioning, never a place in a batch."""
+SampleKey: TypeAlias = Hashable
+"""Identifies one image under one conditioning. State belongs to a key, never to a place in a batch."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where in the sampler's schedule a model call lies; second-order samplers make two calls in one step.
+    """Where in the sampler's schedule a model call lies. Second-order samplers make two calls in one step.
 
     Attributes:
         index: sampler step, from 0.
@@ -24,14 +25,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one image in one model call.
+    """What became of one sample in one model call.
 
     Attributes:
-        reuse: True if the stored residual serves again.
+        reuse: a cache hit: the stored residual served again.
         distance: mean|r − r₀| / mean|r₀|, or None where nothing was compared.
-        references_kept: computed, but on keys and values of the references from an earlier step.
+        cached_references: computed, but with the references' keys and values from an earlier step.
     """
 
     reuse: bool
     distance: float | None = None
-    references_kept: bool = False
+    cached_references: bool = False

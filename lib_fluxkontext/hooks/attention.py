@@ -1,7 +1,7 @@
-"""Reads and replaces what attention sees, block by block, for the length of one forward of the transformer.
+"""Hooks on what attention sees, block by block, for the length of one forward of the transformer.
 
 Blocks call an attention function of their module with queries, keys and values after rotary embedding. That function
-is a module's global, so every call that does not come from a block of this transformer, in this thread, goes through
+is a module's global, so every call that does not come from a block of this transformer, in this thread, passes through
 untouched.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,81 +17,102 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_fluxkontext.caching.reference_kv import ReferenceReuse
-from lib_fluxkontext.caching.sample_key import Stream
-from lib_fluxkontext.hooks.adapter import TransformerLayout
-from lib_fluxkontext.hooks.patch import replaced
+from lib_fluxkontext.caching.reference_kv import ReferenceKVCache
+from lib_fluxkontext.caching.sample_key import SampleKey
+from lib_fluxkontext.hooks.adapter import TransformerAdapter
+from lib_fluxkontext.hooks.patch import patched_attr
 
 
-class AttentionTap:
-    """One forward over some streams: keeps the references' keys and values, or hands the kept ones to attention.
+class AttentionHooks(ABC):
+    """Hooks for one forward over some samples.
 
     Args:
-        layout: of the transformer.
-        reuse: where they are kept.
-        streams: one key a row of the forward.
-        reference_tokens: how many of the last tokens are references, where they run.
-        keeps: True keeps, False hands back.
+        adapter: of the transformer.
+        cache: of the references' keys and values.
+        samples: one key per row of the forward.
     """
 
-    def __init__(
-        self,
-        layout: TransformerLayout,
-        reuse: ReferenceReuse,
-        streams: Sequence[Stream],
-        reference_tokens: int,
-        keeps: bool,
-    ) -> None:
-        self._layout = layout
-        self._reuse = reuse
-        self._streams = streams
-        self._reference_tokens = reference_tokens
-        self._keeps = keeps
+    def __init__(self, adapter: TransformerAdapter, cache: ReferenceKVCache, samples: Sequence[SampleKey]) -> None:
+        self._cache = cache
+        self._samples = samples
+        self._axis = adapter.sequence_axis
+        self._function_name = adapter.attention_function
         self._thread = threading.get_ident()
         self._block: int | None = None
         """The block that runs now and has not called attention yet."""
-        self.unseen = 0
-        """Blocks that ran and never called attention: their references were neither kept nor handed back."""
+        self.unhooked_blocks = 0
+        """Blocks that ran and never called attention: their references were neither stored nor read."""
+
+    @abstractmethod
+    def on_attention(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values that the block's attention shall see."""
 
     @contextmanager
-    def hooked(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """While it lasts, the blocks' attention goes through here. A block without that function computes as ever."""
-        name = self._layout.attention_function
+    def installed(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
+        """Hook the blocks' attention while the context lasts. A block without that function computes as ever."""
         with ExitStack() as stack:
             for module in {sys.modules[type(block).__module__] for block in blocks}:
-                if callable(vars(module).get(name)):
-                    stack.enter_context(replaced(module, name, self._attention(vars(module)[name])))
+                function = vars(module).get(self._function_name)
+                if callable(function):
+                    stack.enter_context(patched_attr(module, self._function_name, self._hook_attention(function)))
             for index, block in enumerate(blocks):
-                stack.enter_context(replaced(block, "forward", self._block_forward(index, block.forward)))
+                stack.enter_context(patched_attr(block, "forward", self._mark_block(index, block.forward)))
             yield
 
-    def _block_forward(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _mark_block(self, index: int, original: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._block = index
             try:
                 return original(*args, **kwargs)
             finally:
-                self.unseen += self._block is not None
+                self.unhooked_blocks += self._block is not None
                 self._block = None
 
         return forward
 
-    def _attention(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        axis = self._layout.sequence_axis
-
+    def _hook_attention(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def attention(queries: Tensor, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             block = self._block
             if block is None or threading.get_ident() != self._thread:
                 return original(queries, keys, values, *args, **kwargs)
             self._block = None  # a second attention in the block, an IP adapter's, reads other keys
-            if self._keeps:
-                start = keys.shape[axis] - self._reference_tokens
-                of_references = (one.narrow(axis, start, self._reference_tokens) for one in (keys, values))
-                self._reuse.keep(block, self._streams, *of_references)
-            else:
-                kept_keys, kept_values = self._reuse.layers.get(block, self._streams, keys.device)
-                keys = torch.cat((keys, kept_keys), dim=axis)
-                values = torch.cat((values, kept_values), dim=axis)
+            keys, values = self.on_attention(block, keys, values)
             return original(queries, keys, values, *args, **kwargs)
 
         return attention
+
+
+class StoreReferenceKV(AttentionHooks):
+    """Store the keys and values of the reference tokens, which run behind the image tokens.
+
+    Args:
+        adapter: of the transformer.
+        cache: where they are stored.
+        samples: one key per row of the forward.
+        reference_tokens: how many of the last tokens are references.
+    """
+
+    def __init__(
+        self,
+        adapter: TransformerAdapter,
+        cache: ReferenceKVCache,
+        samples: Sequence[SampleKey],
+        reference_tokens: int,
+    ) -> None:
+        super().__init__(adapter, cache, samples)
+        self._reference_tokens = reference_tokens
+
+    def on_attention(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        start = keys.shape[self._axis] - self._reference_tokens
+        reference_keys = keys.narrow(self._axis, start, self._reference_tokens)
+        reference_values = values.narrow(self._axis, start, self._reference_tokens)
+        self._cache.put(block, self._samples, reference_keys, reference_values)
+        return keys, values
+
+
+class ReadReferenceKV(AttentionHooks):
+    """Append cached keys and values of the references, which do not run."""
+
+    def on_attention(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        cached = self._cache.store.get(block, self._samples, keys.device)
+        return torch.cat((keys, cached.keys), dim=self._axis), torch.cat((values, cached.values), dim=self._axis)

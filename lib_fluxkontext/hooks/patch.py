@@ -1,4 +1,4 @@
-"""Set an attribute for a while."""
+"""Temporarily override an attribute."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 @contextmanager
-def replaced(target: object, name: str, value: Any) -> Iterator[None]:
-    """Set an instance's or a module's attribute, and put back what was there (or was not) in any case."""
+def patched_attr(target: object, name: str, value: Any) -> Iterator[None]:
+    """Override an attribute of an instance or a module, and restore what was there (or was not) in any case."""
     attributes = vars(target)
     missing = object()
     before = attributes.get(name, missing)

@@ -1,1 +1,1 @@
-"""Anything Pillow opens → RGB image (``decode``) → sized (``sizing``) → tokens and ids (``tokens``)."""
+"""Sized references → latents (``encode``, held in ``latent_cache``) → tokens and position ids (``tokens``)."""

@@ -1,4 +1,4 @@
-"""Sized references → tokens, encoding only what is not kept from before."""
+"""Sized references → tokens; encodes only what is not cached."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
 
 @dataclass(frozen=True)
 class EncodedReferences:
-    """Tokens of all references of a pass, and what it took to get them.
+    """Tokens of all references of a sampling, and what it took to get them.
 
     Attributes:
         tokens: of all references together.
         seconds: time for sizing and encoding.
         encoded: references that went through the VAE.
-        kept: references whose latent was there from before.
+        cached: references whose latent was cached.
     """
 
     tokens: ReferenceTokens
     seconds: float
     encoded: int
-    kept: int
+    cached: int
 
 
 def encode_references(
     references: Sequence[Reference],
     plans: Sequence[SizePlan],
-    store: LatentCache,
+    latents: LatentCache,
     vae_key: Hashable,
     encode_mean: Callable[[Image.Image], Tensor],
 ) -> EncodedReferences:
@@ -44,19 +44,19 @@ def encode_references(
     Args:
         references: decoded images.
         plans: a plan for each.
-        store: latents from before, and for later.
+        latents: latents from before, and for later.
         vae_key: whatever of the VAE changes a latent, its dtype for instance.
         encode_mean: the host's VAE: 8-bit RGB → (1, C, h, w), the posterior's mean, shifted and scaled.
     """
     start = time.perf_counter()
-    latents, kept = [], 0
+    found, cached = [], 0
     for reference, plan in zip(references, plans, strict=True):
 
         def encode(reference: Reference = reference, plan: SizePlan = plan) -> Tensor:
             return encode_mean(apply_size(reference.image, plan, reference.background))
 
-        latent, was_there = store.get((reference.digest, plan, reference.background, vae_key), encode)
-        latents.append(latent)
-        kept += was_there
-    tokens = reference_tokens(latents)
-    return EncodedReferences(tokens, time.perf_counter() - start, len(latents) - kept, kept)
+        latent, was_cached = latents.get((reference.digest, plan, reference.background, vae_key), encode)
+        found.append(latent)
+        cached += was_cached
+    tokens = reference_tokens(found)
+    return EncodedReferences(tokens, time.perf_counter() - start, len(found) - cached, cached)

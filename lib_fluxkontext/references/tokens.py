@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PATCH = 2
-"""Latent pixels on a token's side."""
+from lib_fluxkontext.geometry import PATCH
 
 REFERENCE_INDEX = 1.0
 """First axis of a reference's position ids; the generated image's is 0 (Black Forest Labs, ``prepare_kontext``)."""
@@ -31,7 +30,7 @@ class ReferenceTokens:
 
 
 def pad_to_even(latent: Tensor) -> Tensor:
-    """(B, C, h, w) → the same with even h and w, by circular padding as Flux pads its own image."""
+    """Pad (B, C, h, w) to even h and w, circularly, as Flux pads its own image."""
     pad_h, pad_w = latent.shape[-2] % PATCH, latent.shape[-1] % PATCH
     if not (pad_h or pad_w):
         return latent
@@ -39,14 +38,14 @@ def pad_to_even(latent: Tensor) -> Tensor:
 
 
 def pack(latent: Tensor) -> Tensor:
-    """(B, C, h, w) with even sides → (B, h/2·w/2, C·4), a token's channels in the order (C, row, column)."""
+    """Pack (B, C, h, w) with even sides into (B, h/2·w/2, C·4), a token's channels in the order (C, row, column)."""
     batch, channels, height, width = latent.shape
     patches = latent.reshape(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // PATCH) * (width // PATCH), channels * PATCH**2)
 
 
 def offset_ids(grids: Sequence[tuple[int, int]]) -> Tensor:
-    """Position ids of references placed by ComfyUI's "offset" rule (``comfy/ldm/flux/model.py``).
+    """Place references by ComfyUI's "offset" rule (``comfy/ldm/flux/model.py``) and return their position ids.
 
     With H and W the furthest row and column used so far, a reference of h×w tokens starts at column W if
     h + H > w + W, else at row H. So the references tile a roughly square plane and never overlap.
@@ -91,3 +90,44 @@ def reference_tokens(latents: Sequence[Tensor]) -> ReferenceTokens:
     packed = [pack(latent) for latent in even]
     ids = offset_ids([(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH) for latent in even])
     return ReferenceTokens(torch.cat(packed, dim=1), ids, tuple(part.shape[1] for part in packed))
+
+
+class ReferenceAppender:
+    """Appends reference tokens to a transformer's own; moves and converts them once, not at every step.
+
+    Args:
+        references: what to append.
+    """
+
+    def __init__(self, references: ReferenceTokens) -> None:
+        self._source = references
+        self._tokens = references.tokens
+        self._ids = references.ids
+
+    @property
+    def count(self) -> int:
+        """Tokens of all references."""
+        return self._tokens.shape[1]
+
+    def release(self) -> None:
+        """Drop the copy on the transformer's device."""
+        self._tokens, self._ids = self._source.tokens, self._source.ids
+
+    def append(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the references to (B, n, C) image tokens and (B, n, 3) or (n, 3) position ids.
+
+        Ids become float32: what a host holds in bfloat16 is exact up to 256, beyond it would not be.
+
+        Raises:
+            ValueError: the transformer's tokens are of another width, as those of a Fill checkpoint are.
+        """
+        if image.shape[-1] != self._tokens.shape[-1]:
+            raise ValueError(f"image tokens have {image.shape[-1]} channels, references {self._tokens.shape[-1]}")
+        self._tokens = self._tokens.to(image.device, image.dtype)
+        self._ids = self._ids.to(ids.device)
+        batch = image.shape[0]
+        reference_ids = self._ids[0] if ids.ndim == 2 else self._ids.expand(batch, -1, -1)
+        return (
+            torch.cat((image, self._tokens.expand(batch, -1, -1)), dim=1),
+            torch.cat((ids.to(torch.float32), reference_ids), dim=-2),
+        )

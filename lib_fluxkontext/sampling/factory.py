@@ -1,56 +1,27 @@
-"""The caches that the settings ask for."""
+"""Settings → caches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from lib_fluxkontext.caching.caches import Caches
 from lib_fluxkontext.caching.correction import Correction
-from lib_fluxkontext.caching.first_block import CacheConfig, FirstBlockCache
-from lib_fluxkontext.caching.kv_store import KeptLayers, KeptUse, Place
-from lib_fluxkontext.caching.reference_kv import ReferenceReuse, ReuseConfig
+from lib_fluxkontext.caching.first_block import FirstBlockCache, FirstBlockConfig
+from lib_fluxkontext.caching.kv_store import KVStore, Place
+from lib_fluxkontext.caching.reference_kv import ReferenceKVCache, ReferenceKVConfig
 from lib_fluxkontext.settings import KontextSettings
 
 
-@dataclass(frozen=True)
-class Caches:
-    """What one sampling pass keeps between its steps.
-
-    Attributes:
-        cache: First Block Cache; None computes every step.
-        reuse: keeps the references' keys and values, or None.
-        correction: makes up for what the two got wrong, or None.
-    """
-
-    cache: FirstBlockCache | None = None
-    reuse: ReferenceReuse | None = None
-    correction: Correction | None = None
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know."""
-        return self.reuse.notes if self.reuse is not None else []
-
-    def finish(self) -> KeptUse | None:
-        """Sampling is over: forget everything, and say what was kept of the references."""
-        for state in (self.cache, self.correction):
-            if state is not None:
-                state.clear()
-        return self.reuse.finish() if self.reuse is not None else None
-
-
-def caches_for(settings: KontextSettings, references: bool, place: Place = "device", float8: bool = False) -> Caches:
-    """Fresh ones for one sampling pass; nothing is hooked for what is off.
+def build_caches(settings: KontextSettings, has_references: bool, place: Place = "device") -> Caches:
+    """Build fresh caches for one sampling; what is off is None, and nothing is hooked for it.
 
     Args:
         settings: what the user asked for.
-        references: whether there are any.
-        place: where their keys and values are kept.
-        float8: whether in 8 bits.
+        has_references: whether the sampling has any.
+        place: where the references' keys and values are stored.
     """
-    cache = reuse = None
+    first_block = reference_kv = None
     if settings.cache_active:
-        cache = FirstBlockCache(
-            CacheConfig(
+        first_block = FirstBlockCache(
+            FirstBlockConfig(
                 threshold=settings.cache_threshold,
                 warmup_steps=settings.cache_warmup_steps,
                 max_consecutive=settings.cache_max_consecutive,
@@ -58,7 +29,12 @@ def caches_for(settings: KontextSettings, references: bool, place: Place = "devi
                 forecast=settings.cache_forecast,
             )
         )
-    if settings.reuse_active and references:
-        config = ReuseConfig(settings.reference_refresh, settings.cache_compute_last)
-        reuse = ReferenceReuse(config, KeptLayers(place, float8))
-    return Caches(cache, reuse, Correction() if settings.cache_correct and (cache or reuse) else None)
+    if settings.reuse_active and has_references:
+        reference_kv = ReferenceKVCache(reference_kv_config(settings), KVStore(place))
+    corrects = settings.cache_correct and (first_block is not None or reference_kv is not None)
+    return Caches(first_block, reference_kv, Correction() if corrects else None)
+
+
+def reference_kv_config(settings: KontextSettings) -> ReferenceKVConfig:
+    """When the references run, where ``settings.reuse_active``."""
+    return ReferenceKVConfig(settings.reference_refresh, settings.cache_compute_last)

@@ -1,99 +1,165 @@
-"""Does it fit: memory while sampling, in parts, against what the card has, and what to choose instead."""
+"""How much VRAM a sampling needs, in parts: one model for what a host reserves and for what its page says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib_fluxkontext.caching.kv_store import STREAMED_BLOCKS, kept_bytes
+from lib_fluxkontext.caching.kv_store import STREAMED_BLOCKS, Place, kv_bytes
+from lib_fluxkontext.geometry import PATCH
+from lib_fluxkontext.sampling.factory import reference_kv_config
+from lib_fluxkontext.settings import KontextSettings
 
 GIB = 2**30
-HIDDEN, BLOCKS, ITEM = 3072, 57, 2
-"""FLUX.1's channels and blocks, and bytes of a number while computing in half precision."""
 
-TOKEN_BYTES = int(1.28 * 2 * 16384 * 4)
-"""Activations of a token: what Forge itself reckons for its four latent pixels (``KModel.memory_required``)."""
+FORGE_ACTIVATION_FACTOR = 1.28 * 16384
+"""Bytes of activations per latent pixel and byte of a number: Forge's own estimate (``KModel.memory_required``)."""
 
-FREE = GIB
-"""What Forge keeps free of weights unless its GPU Weights say otherwise (``minimum_inference_memory``)."""
+FORGE_MINIMUM_FREE = GIB
+"""Bytes that Forge keeps free of weights unless its GPU Weights say otherwise (``minimum_inference_memory``)."""
 
-ADVICE = (
+CACHE_BUFFERS = 3
+"""Tensors of the image tokens that First Block Cache holds per image: two residuals and the first block's output."""
+
+FORECAST_BUFFERS = 2
+"""What the forecast adds: a slope, and the step before while it is fitted."""
+
+QUANTISATIONS = (
     (24, "FP16", 2.0),
     (12, "Q8_0", 1.0625),
     (8, "Q6_K or Q5_K", 0.82),
     (0, "Q4_K or NF4, a little less faithful", 0.5625),
 )
-"""From so many GB of VRAM, which quantisation, and its bytes a parameter; the community's rule of thumb for FLUX.1."""
+"""From so many GB of VRAM on, which quantisation, and its bytes per parameter; the community's rule of thumb for
+FLUX.1."""
 
 
 @dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes on the card while sampling, the whole model on it.
+class ModelSize:
+    """What of a transformer decides its memory.
+
+    Attributes:
+        weights: bytes of its weights.
+        hidden_size: channels of a token between blocks; FLUX.1's by default.
+        blocks: of both kinds.
+        dtype_bytes: bytes of a number while computing.
+        activation_bytes: per token that runs; None for Forge's own estimate.
+    """
+
+    weights: int
+    hidden_size: int = 3072
+    blocks: int = 57
+    dtype_bytes: int = 2
+    activation_bytes: float | None = None
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of activations per token that runs."""
+        if self.activation_bytes is not None:
+            return int(self.activation_bytes)
+        return int(FORGE_ACTIVATION_FACTOR * self.dtype_bytes * PATCH**2)
+
+
+@dataclass(frozen=True)
+class SamplingLoad:
+    """What runs in one model call.
+
+    Attributes:
+        rows: images, both conditionings counted.
+        image_tokens: tokens of the generated image.
+        reference_tokens: tokens of all references.
+    """
+
+    rows: int
+    image_tokens: int
+    reference_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class VramEstimate:
+    """Bytes on the card while sampling, with the whole model on it.
 
     Attributes:
         weights: of the transformer.
-        activations: of the picture's tokens.
-        references: of the reference tokens.
-        key_values: kept of the references; streamed, of the blocks that are there at once.
+        activations: of the image tokens.
+        references: activations of the reference tokens.
+        cache: First Block Cache's buffers.
+        key_values: of the references; where they are streamed, of the blocks that are there at once.
         free: what Forge keeps free of weights.
-        streamed: whether keys and values wait in main memory, because the card has no room for all of them.
+        place: where the references' keys and values are stored: in host memory where the card has no room for all.
     """
 
     weights: int
     activations: int
     references: int
+    cache: int
     key_values: int
-    free: int = FREE
-    streamed: bool = False
+    free: int
+    place: Place = "device"
 
     @property
     def total(self) -> int:
         """All of it, with what is kept free."""
-        return self.weights + self.activations + self.references + self.key_values + self.free
+        return self.weights + self.activations + self.reserved + self.free
+
+    @property
+    def reserved(self) -> int:
+        """What Forge does not know of and must be asked to reserve."""
+        return self.references + self.cache + self.key_values
 
 
-def estimate(
-    weights: int,
-    image_tokens: int,
-    reference_tokens: int,
-    kept_blocks: int = 0,
-    rows: int = 1,
+def estimate_vram(
+    model: ModelSize,
+    load: SamplingLoad,
+    settings: KontextSettings,
     card: int | None = None,
-    free: int = FREE,
-) -> MemoryEstimate:
-    """Reckon.
+    free: int = FORGE_MINIMUM_FREE,
+) -> VramEstimate:
+    """Estimate the VRAM of one sampling.
 
     Args:
-        weights: bytes of the transformer.
-        image_tokens: tokens of the picture.
-        reference_tokens: tokens of all references.
-        kept_blocks: of how many blocks the references' keys and values are kept; ``BLOCKS`` at most.
-        rows: images in one model call; CFG above 1 doubles them.
-        card: bytes that it has, or None for as many as are needed.
+        model: the transformer.
+        load: what runs at once.
+        settings: which caches are at work.
+        card: bytes that the card has, or None for as many as are needed.
         free: bytes that Forge keeps free of weights.
     """
-    needed = MemoryEstimate(
-        weights=weights,
-        activations=rows * image_tokens * TOKEN_BYTES,
-        references=rows * reference_tokens * TOKEN_BYTES,
-        key_values=kept_bytes(reference_tokens, HIDDEN, kept_blocks, rows, ITEM),
+    rows, references = load.rows, load.reference_tokens
+    cache = 0
+    if settings.cache_active:
+        buffers = CACHE_BUFFERS + FORECAST_BUFFERS * settings.cache_forecast
+        cache = buffers * rows * load.image_tokens * model.hidden_size * model.dtype_bytes
+    stored_blocks = 0
+    if settings.reuse_active and references:
+        stored_blocks = reference_kv_config(settings).stored_blocks or model.blocks
+    estimate = VramEstimate(
+        weights=model.weights,
+        activations=rows * load.image_tokens * model.token_bytes,
+        references=rows * references * model.token_bytes,
+        cache=cache,
+        key_values=kv_bytes(references, model.hidden_size, stored_blocks, rows, model.dtype_bytes),
         free=free,
     )
-    if card is not None and reference_tokens and kept_blocks > STREAMED_BLOCKS and needed.total > card:
-        return replace(needed, key_values=needed.key_values * STREAMED_BLOCKS // kept_blocks, streamed=True)
-    return needed
+    if card is None or stored_blocks <= STREAMED_BLOCKS or estimate.total <= card:
+        return estimate
+    streamed = STREAMED_BLOCKS * estimate.key_values // stored_blocks
+    return replace(estimate, key_values=streamed, place="host")
 
 
-def gpu_weights(card: int, needed: MemoryEstimate) -> int:
-    """What Forge's GPU Weights should be at most, in bytes: for references the extension asks for room itself."""
-    return max(0, card - max(FREE, needed.activations))
+def max_gpu_weights(card: int, estimate: VramEstimate) -> int:
+    """Return the highest of Forge's GPU Weights that does not spill, in bytes; what is reserved is kept free besides."""
+    return max(0, card - max(FORGE_MINIMUM_FREE, estimate.activations))
 
 
-def advice(card: int, bytes_a_parameter: float) -> str | None:
-    """What to choose instead of a checkpoint that does not fit, or None where it is as small as they come.
+def smaller_quantisation(card: int, bytes_per_parameter: float) -> str | None:
+    """Suggest what to choose instead of a checkpoint that does not fit; None where there is nothing smaller.
 
     Args:
         card: its bytes; cards have a little less than their name says.
-        bytes_a_parameter: of the checkpoint.
+        bytes_per_parameter: of the checkpoint.
     """
-    smaller = (name for size, name, each in ADVICE if card >= (size - 0.6) * GIB and each < 0.9 * bytes_a_parameter)
+    smaller = (
+        name
+        for gigabytes, name, size in QUANTISATIONS
+        if card >= (gigabytes - 0.6) * GIB and size < 0.9 * bytes_per_parameter
+    )
     return next(smaller, None)

@@ -1,4 +1,4 @@
-"""Seconds of model calls, measured without making the GPU wait."""
+"""Times model calls without making the GPU wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Span(Protocol):
     """One measured stretch of work."""
 
     def seconds(self) -> float:
-        """Its length. On CUDA this waits for the work to end, so ask after sampling, or when it is ``done``."""
+        """Return its length. On CUDA this waits for the work to end: ask after sampling, or when it is ``done``."""
 
     def done(self) -> bool:
         """Whether the work has ended; never waits."""
@@ -22,14 +22,14 @@ class Span(Protocol):
 
 class _HostSpan:
     def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.end = self.start
+        self._start = time.perf_counter()
+        self._end = self._start
 
     def stop(self) -> None:
-        self.end = time.perf_counter()
+        self._end = time.perf_counter()
 
     def seconds(self) -> float:
-        return self.end - self.start
+        return self._end - self._start
 
     def done(self) -> bool:
         return True
@@ -55,8 +55,8 @@ class _CudaSpan:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Span]:
-    """Measure what runs inside: CUDA events on a CUDA device, else the host's clock."""
-    span = _CudaSpan(device) if device.type == "cuda" else _HostSpan()
+    """Time what runs inside: with CUDA events on a CUDA device, else with the host's clock."""
+    span: _CudaSpan | _HostSpan = _CudaSpan(device) if device.type == "cuda" else _HostSpan()
     try:
         yield span
     finally:

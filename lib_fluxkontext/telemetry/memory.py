@@ -1,4 +1,4 @@
-"""Memory of the card as torch and as the driver see it, or of the process where there is no card."""
+"""Memory of the card as torch and the driver see it, or of the process where there is no card."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class MemoryUse:
         device: the card's name, or None without CUDA.
         allocated: peak that torch's tensors took.
         reserved: peak that torch's allocator held.
-        in_use: most that all programs together held on the card, by the driver (NVML), sampled once a step.
+        in_use: most that all programs together held on the card, by the driver (NVML), sampled once per model call.
         total: the card's memory.
-        process: most physical memory that this process held, sampled once a step.
+        process: most physical memory that this process held, sampled once per model call.
         spill_suspected: reserved or used memory reached what the card has, so the driver may have moved
             some to shared memory. Inferred: neither torch nor NVML can see it.
     """
@@ -60,29 +60,31 @@ class MemoryMeter:
         return self._device.type == "cuda"
 
     def sample(self) -> None:
-        """Look once; costs well under a millisecond."""
-        self._process_peak = max(self._process_peak, self._process.memory_info().rss)
-        used = _nvml_used(self._device) if self._cuda else None
-        if used is not None:
-            self._in_use_peak = max(self._in_use_peak or 0, used)
+        """Update the peaks; takes well under a millisecond."""
+        self._process_peak, self._in_use_peak = self._peaks_with_now()
 
-    def read(self) -> MemoryUse:
-        """Peaks so far."""
-        self.sample()
+    def peaks(self) -> MemoryUse:
+        """Return the peaks up to now. Changes nothing, so it may be asked from any thread."""
+        process, in_use = self._peaks_with_now()
         if not self._cuda:
-            return MemoryUse(None, None, None, None, None, self._process_peak)
+            return MemoryUse(None, None, None, None, None, process)
         properties = torch.cuda.get_device_properties(self._device)
         reserved = torch.cuda.max_memory_reserved(self._device)
-        most = max(reserved, self._in_use_peak or 0)
         return MemoryUse(
             device=properties.name,
             allocated=torch.cuda.max_memory_allocated(self._device),
             reserved=reserved,
-            in_use=self._in_use_peak,
+            in_use=in_use,
             total=properties.total_memory,
-            process=self._process_peak,
-            spill_suspected=most > SPILL_SHARE * properties.total_memory,
+            process=process,
+            spill_suspected=max(reserved, in_use or 0) > SPILL_SHARE * properties.total_memory,
         )
+
+    def _peaks_with_now(self) -> tuple[int, int | None]:
+        process = max(self._process_peak, int(self._process.memory_info().rss))
+        used = _nvml_used(self._device) if self._cuda else None
+        in_use = self._in_use_peak if used is None else max(self._in_use_peak or 0, used)
+        return process, in_use
 
 
 def _nvml_used(device: torch.device) -> int | None:
@@ -99,7 +101,7 @@ def _nvml_used(device: torch.device) -> int | None:
 
 @cache
 def _nvml_handle(index: int) -> Any:
-    """NVML's handle of torch's device; matched by UUID, since CUDA_VISIBLE_DEVICES renumbers torch's but not NVML's."""
+    """Find NVML's handle of torch's device by UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's."""
     try:
         import pynvml
     except ImportError:

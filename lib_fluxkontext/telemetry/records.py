@@ -1,4 +1,4 @@
-"""A generation's numbers, added up. No host: floats in, floats out."""
+"""A generation's numbers, added up: calls → steps → samplings → the whole. Their names are the report's JSON keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from lib_fluxkontext.caching.kv_store import KeptUse
+from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.telemetry.memory import MemoryUse
 
 
@@ -22,7 +22,7 @@ class CallRecord:
         reused: images of this call that were reused.
         images: images in this call; with CFG above 1 both conditionings count.
         distance: largest relative change the cache measured, or None where nothing was compared.
-        kept: images of this call that were computed on kept keys and values of the references.
+        kept: images of this call that were computed with cached keys and values of the references.
     """
 
     step: int
@@ -49,7 +49,7 @@ class StepRecord:
 
     @property
     def kind(self) -> str:
-        """``"computed"``, ``"kept"`` (computed, but on kept keys and values of the references), ``"reused"``, or
+        """``"computed"``, ``"kept"`` (computed, but with cached keys and values of the references), ``"reused"``, or
         ``"mixed"`` where the images of a batch, or the calls of a second-order step, went different ways."""
         if self.reused == self.images:
             return "reused"
@@ -60,18 +60,18 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class PassReport:
-    """One sampling pass.
+    """One sampling.
 
     Attributes:
         label: ``"batch 1"``, ``"batch 1, hires pass"``.
         calls: model calls in order.
         seconds: wall time of the sampling from its first model call on, model calls and all else.
         encode_seconds: time to encode references.
-        encoded: references that were encoded for this pass.
-        kept: references whose latent was still there from before.
+        encoded: references that were encoded for this sampling.
+        cached: references whose latent was cached.
         reference_tokens: tokens of each reference.
         image_tokens: tokens of the picture.
-        key_values: what was kept of the references inside the transformer, or None without reference reuse.
+        key_values: what the reference K/V cache held, or None without it.
         notes: what the user should know, one line each.
     """
 
@@ -80,10 +80,10 @@ class PassReport:
     seconds: float
     encode_seconds: float = 0.0
     encoded: int = 0
-    kept: int = 0
+    cached: int = 0
     reference_tokens: tuple[int, ...] = ()
     image_tokens: int = 0
-    key_values: KeptUse | None = None
+    key_values: KVUsage | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,7 +97,7 @@ class PassReport:
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """Everything about one generation: all its batches and passes."""
+    """Everything about one generation: all samplings of all its batches."""
 
     passes: tuple[PassReport, ...] = ()
     memory: MemoryUse | None = None
@@ -106,7 +106,7 @@ class GenerationReport:
     @property
     def steps(self) -> list[StepRecord]:
         """All steps of all passes, in order."""
-        return [step for one in self.passes for step in one.steps]
+        return [step for sampling in self.passes for step in sampling.steps]
 
     @property
     def computed_seconds(self) -> float | None:
@@ -115,7 +115,7 @@ class GenerationReport:
 
     @property
     def kept_seconds(self) -> float | None:
-        """Median seconds of a step computed on kept references, or None if there was none."""
+        """Median seconds of a step computed with cached references, or None if there was none."""
         return _median(self.steps, "kept")
 
     @property
@@ -136,45 +136,45 @@ class GenerationReport:
 
     @property
     def sampling_seconds(self) -> float:
-        """Wall time of all passes."""
-        return sum(one.seconds for one in self.passes)
+        """Wall time of all samplings."""
+        return sum(sampling.seconds for sampling in self.passes)
 
     @property
     def speed_up(self) -> float | None:
-        """Time of all steps had each cost what that pass's median computed one did, over the time they took.
+        """Ratio of the time with every step at the median of its sampling's computed ones to the time they took.
 
-        Counted pass by pass, because a hires step costs more than one of the first pass. 1 where nothing was reused:
-        what a first step takes longer is no slow-down. None without a computed step in some pass.
+        Counted by sampling, because a hires step costs more than one of the first pass. 1 where nothing was reused:
+        what a first step takes longer is no slow-down. None without a computed step in some sampling.
         """
         if self.steps and not any(step.reused or step.kept for step in self.steps):
             return 1.0
         taken = sum(step.seconds for step in self.steps)
         expected = 0.0
-        for one in self.passes:
-            computed = _median(one.steps, "computed")
+        for sampling in self.passes:
+            computed = _median(sampling.steps, "computed")
             if computed is None:
                 return None
-            expected += computed * len(one.steps)
+            expected += computed * len(sampling.steps)
         return expected / taken if taken > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: per-step rows, then the sums."""
+        """Convert to plain values for JSON."""
         return {
             "passes": [
                 {
-                    "label": one.label,
-                    "sampling_seconds": one.seconds,
-                    "encode_seconds": one.encode_seconds,
-                    "references_encoded": one.encoded,
-                    "references_kept": one.kept,
-                    "reference_tokens": list(one.reference_tokens),
-                    "image_tokens": one.image_tokens,
-                    "key_values": asdict(one.key_values) if one.key_values else None,
-                    "notes": list(one.notes),
-                    "steps": [asdict(step) | {"kind": step.kind} for step in one.steps],
-                    "calls": [asdict(call) for call in one.calls],
+                    "label": sampling.label,
+                    "sampling_seconds": sampling.seconds,
+                    "encode_seconds": sampling.encode_seconds,
+                    "references_encoded": sampling.encoded,
+                    "references_kept": sampling.cached,
+                    "reference_tokens": list(sampling.reference_tokens),
+                    "image_tokens": sampling.image_tokens,
+                    "key_values": asdict(sampling.key_values) if sampling.key_values else None,
+                    "notes": list(sampling.notes),
+                    "steps": [asdict(step) | {"kind": step.kind} for step in sampling.steps],
+                    "calls": [asdict(call) for call in sampling.calls],
                 }
-                for one in self.passes
+                for sampling in self.passes
             ],
             "computed_step_seconds": self.computed_seconds,
             "kept_step_seconds": self.kept_seconds,

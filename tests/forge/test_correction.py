@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import CORRECTED
+from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import CORRECTABLE
 from tests.support import checkpoint_files as files
 from tests.support.forge_server import ForgeServer
 from tests.support.payloads import difference, made, pixels, report, two_references
@@ -25,7 +25,7 @@ def smooth(forge: ForgeServer) -> Iterator[ForgeServer]:
     forge.select(files.FLUX)
 
 
-@pytest.mark.parametrize("sampler", CORRECTED)
+@pytest.mark.parametrize("sampler", CORRECTABLE)
 @pytest.mark.parametrize("caches", [REUSED, KEPT], ids=["cache", "kept"])
 def test_the_picture_comes_nearer_to_the_uncached_one(smooth: ForgeServer, caches: dict, sampler: str) -> None:
     settings = {"steps": STEPS, "sampler_name": sampler}

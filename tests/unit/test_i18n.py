@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext import i18n
-from lib_fluxkontext.caching.reference_kv import NOT_KEPT, NOT_SEEN
+from lib_fluxkontext.caching.reference_kv import NO_ATTENTION, OUT_OF_MEMORY
 from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
-from lib_fluxkontext.hosts.forge.runtime.model_wrapper import TAKEN_OVER, TILED, UNUSED
+from lib_fluxkontext.hosts.forge.runtime.model_wrapper import TAKEN_OVER, UNUSED
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART, NOT_CORRECTED
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.i18n import translate
+from lib_fluxkontext.sampling.session import TILED
 
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
@@ -63,7 +64,7 @@ def test_every_sentence_is_translated(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_note_of_a_report_is_translated(language: str) -> None:
-    notes = {NOT_KEPT, NOT_SEEN, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
+    notes = {OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
     assert notes - read(FOLDER, language).keys() == set()
 
 

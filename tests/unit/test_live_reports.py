@@ -1,69 +1,71 @@
-"""Which generation the panel's live report follows."""
+"""Which sampling the panel's live report follows."""
 
 from __future__ import annotations
 
 import gc
-from types import SimpleNamespace
 
-from lib_fluxkontext.hosts.forge.lifecycle import live_reports as latest
-from lib_fluxkontext.telemetry.records import GenerationReport
+from lib_fluxkontext.hosts.forge.lifecycle import live_reports
+from lib_fluxkontext.sampling.session import SamplingSession
+from tests.support.small_flux import SmallFluxTransformer
+from tests.support.small_session import small_session
 
 
-class Under:
-    """A generation under way."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def so_far(self) -> tuple[GenerationReport, int]:
-        return GenerationReport(), self.steps
+def session_of(steps: int) -> SamplingSession:
+    return small_session(SmallFluxTransformer(), total_steps=steps)
 
 
 def shown(tab: str = "txt2img") -> int | None:
-    """The steps of the generation that the panel follows, which tell it from others here."""
-    now = latest.running(tab)
-    return None if now is None else now[1]
+    """The steps of the sampling that the panel follows, which tell it from others here."""
+    live = live_reports.live_report(tab)
+    return None if live is None else live[1]
 
 
 def test_a_generation_inside_another_gives_the_panel_back() -> None:
-    p, outer, inner = SimpleNamespace(), Under(20), Under(8)
-    latest.watch(p, outer.so_far)
-    latest.watch(p, outer.so_far)  # Forge announces a hires pass twice
-    latest.watch(SimpleNamespace(), inner.so_far)
+    outer, inner = session_of(20), session_of(8)
+    live_reports.watch("txt2img", outer)
+    live_reports.watch("txt2img", inner)
     assert shown() == 8
-    latest.unwatch(SimpleNamespace(), inner.so_far)
+    inner.close()
     assert shown() == 20
-    latest.unwatch(p, outer.so_far)
-    latest.unwatch(p, outer.so_far)
+    outer.close()
     assert shown() is None
 
 
 def test_the_outer_one_may_end_first() -> None:
-    p, outer, inner = SimpleNamespace(), Under(20), Under(8)
-    latest.watch(p, outer.so_far)
-    latest.watch(p, inner.so_far)
-    latest.unwatch(p, outer.so_far)
+    outer, inner = session_of(20), session_of(8)
+    live_reports.watch("txt2img", outer)
+    live_reports.watch("txt2img", inner)
+    outer.close()
     assert shown() == 8
-    latest.unwatch(p, inner.so_far)
+    inner.close()
     assert shown() is None
 
 
 def test_tabs_are_apart() -> None:
-    one, other = Under(20), Under(8)
-    latest.watch(SimpleNamespace(), one.so_far)
-    latest.watch(SimpleNamespace(init_images=[]), other.so_far)
+    from_text, from_image = session_of(20), session_of(8)
+    live_reports.watch("txt2img", from_text)
+    live_reports.watch("img2img", from_image)
     assert (shown("txt2img"), shown("img2img")) == (20, 8)
-    latest.unwatch(SimpleNamespace(), one.so_far)
+    from_text.close()
     assert (shown("txt2img"), shown("img2img")) == (None, 8)
-    latest.unwatch(SimpleNamespace(init_images=[]), other.so_far)
+    from_image.close()
 
 
-def test_one_that_was_never_taken_back_is_forgotten_with_its_generation() -> None:
-    p, outer, inner = SimpleNamespace(), Under(20), Under(8)
-    latest.watch(p, outer.so_far)
-    latest.watch(p, inner.so_far)
+def test_one_that_was_never_closed_is_forgotten_with_its_generation() -> None:
+    outer, inner = session_of(20), session_of(8)
+    live_reports.watch("txt2img", outer)
+    live_reports.watch("txt2img", inner)
     del inner
     gc.collect()
     assert shown() == 20
-    latest.unwatch(p, outer.so_far)
+    outer.close()
     assert shown() is None
+
+
+def test_asking_changes_nothing() -> None:
+    session = session_of(20)
+    live_reports.watch("txt2img", session)
+    assert live_reports.live_report("txt2img") is not None
+    assert not session.closed
+    assert shown() == 20
+    session.close()

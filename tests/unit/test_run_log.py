@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.history import store as log_module
-from lib_fluxkontext.history.record import Run, cost_columns, describe_cache
+from lib_fluxkontext.history.record import Run, run_costs, describe_cache
 from lib_fluxkontext.history.store import LogError, RunLog
 from lib_fluxkontext.presentation.run_table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
 from lib_fluxkontext.settings import KontextSettings
@@ -320,7 +320,7 @@ def test_side_by_side_shows_ratios_and_marks_what_differs() -> None:
 def test_costs_come_from_the_report() -> None:
     calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
     report = GenerationReport((PassReport("Sampling", calls, 9.0, 1.5, 2, 0, (4096, 4096)),))
-    costs = cost_columns(report)
+    costs = run_costs(report)
     assert (costs["computed_seconds"], costs["kept_seconds"], costs["reused_seconds"]) == (6.0, 2.0, 0.5)
     assert costs["reference_tokens"] == 8192
     assert costs["sampling_seconds"] == 9.0

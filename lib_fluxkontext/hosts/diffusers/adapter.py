@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from lib_fluxkontext.hooks.adapter import Args, Kwargs
 
-class DiffusersFluxLayout:
+
+class DiffusersFluxAdapter:
     """Blocks of both kinds take and return text and image apart, text first."""
 
     image_argument = "hidden_states"
@@ -21,10 +23,13 @@ class DiffusersFluxLayout:
         return "forward"
 
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        double_blocks, single_blocks = transformer.transformer_blocks, transformer.single_transformer_blocks
+        assert isinstance(double_blocks, nn.ModuleList) and isinstance(single_blocks, nn.ModuleList)
+        return [*double_blocks, *single_blocks]
 
-    def block_image(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-        return kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+    def block_image(self, args: Args, kwargs: Kwargs) -> Tensor:
+        image: Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        return image
 
     def split(self, output: Any) -> tuple[Tensor, Tensor]:
         text, image = output
@@ -33,9 +38,10 @@ class DiffusersFluxLayout:
     def join(self, image: Tensor, text: Tensor) -> Any:
         return text, image
 
-    def unchanged(self, block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    def unchanged(self, block: nn.Module, args: Args, kwargs: Kwargs) -> Any:
         text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         return text, self.block_image(args, kwargs)
 
     def last_image(self, output: Any, text_tokens: int) -> Tensor:
-        return output[1]
+        image: Tensor = output[1]
+        return image

@@ -1,4 +1,4 @@
-"""One generation with a ``FluxKontextPipeline``: the same references, cache, meters and report as in Forge."""
+"""One generation with a ``FluxKontextPipeline``: the same references, caches, telemetry and report as in Forge."""
 
 from __future__ import annotations
 
@@ -14,23 +14,18 @@ from torch import Tensor
 
 from lib_fluxkontext.caching.sample_key import Step
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hooks.model_call import AppendedReferences, ModelCall
-from lib_fluxkontext.hooks.patch import replaced
-from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxLayout
+from lib_fluxkontext.geometry import TOKEN_SIDE, pixel_tokens
+from lib_fluxkontext.hooks.patch import patched_attr
+from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxAdapter
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_cache import LatentCache
-from lib_fluxkontext.sampling.factory import caches_for
+from lib_fluxkontext.sampling.factory import build_caches
+from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings, describe
 from lib_fluxkontext.telemetry.memory import MemoryMeter
-from lib_fluxkontext.telemetry.recorder import PassRecorder
-from lib_fluxkontext.telemetry.records import GenerationReport, PassReport
-
-LAYOUT = DiffusersFluxLayout()
-SIZE_STEP = 16
-"""Width and height must be multiples of this: a token's side in pixels."""
-
+from lib_fluxkontext.telemetry.records import GenerationReport
 
 MAX_STEPS = 1000
 """Training timesteps of the scheduler; more sampler steps would only repeat them."""
@@ -42,7 +37,7 @@ class Job:
 
     Attributes:
         prompt: the instruction.
-        width: of the picture, in pixels, a multiple of ``SIZE_STEP``.
+        width: of the picture, in pixels, a multiple of a token's 16.
         height: likewise.
         steps: sampler steps, 1 or more.
         seed: of the start noise, drawn on the CPU so that it is the same everywhere.
@@ -61,8 +56,8 @@ class Job:
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             side = getattr(self, name)
-            if side < SIZE_STEP or side % SIZE_STEP:
-                raise KontextError(f"{name} {side} is not a multiple of {SIZE_STEP}", "size")
+            if side < TOKEN_SIDE or side % TOKEN_SIDE:
+                raise KontextError(f"{name} {side} is not a multiple of {TOKEN_SIDE}", "size")
         if not isinstance(self.steps, int) or not 1 <= self.steps <= MAX_STEPS:
             raise KontextError(f"got {describe(self.steps)}; allowed: a whole number, 1 to {MAX_STEPS}", "steps")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
@@ -94,7 +89,7 @@ def generate(
     settings: KontextSettings | None = None,
     *,
     latents: Tensor | None = None,
-    store: LatentCache | None = None,
+    latent_cache: LatentCache | None = None,
 ) -> Generated:
     """Make one picture, or a batch of them.
 
@@ -104,43 +99,49 @@ def generate(
         references: any number of decoded images.
         settings: sizing and cache; its own image fields are not read.
         latents: start noise, (images, tokens, C·4), instead of what the seed gives.
-        store: keeps encoded references between calls.
+        latent_cache: of encoded references, between calls.
 
     Raises:
         KontextError: a reference that cannot be sized as asked.
     """
     settings = settings or KontextSettings()
     output = (job.width, job.height)
-    plans = [plan_size(one.size, settings.sizing, settings.half_size, output, one.name) for one in references]
-    device = torch.device(pipeline._execution_device)
-    memory = MemoryMeter(device, reset_peaks=True)
+    plans = [
+        plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
+        for reference in references
+    ]
+    memory = MemoryMeter(torch.device(pipeline._execution_device), reset_peaks=True)
     with torch.inference_mode():
         encoded = None
         if references:
-            vae = VaeEncoder(pipeline)
-            encoded = encode_references(references, plans, store or LatentCache(), str(pipeline.vae.dtype), vae)
-        run = _Run(pipeline, job, settings, encoded, memory)
-        with run.hooked():
-            result = pipeline(
-                prompt=job.prompt,
-                width=job.width,
-                height=job.height,
-                max_area=job.width * job.height,  # or the pipeline would rescale to a megapixel
-                num_inference_steps=job.steps,
-                guidance_scale=job.guidance,
-                num_images_per_prompt=job.images,
-                generator=[torch.Generator("cpu").manual_seed(job.seed + image) for image in range(job.images)],
-                latents=latents,
-                callback_on_step_end=run.step_ended,
-                output_type="latent",
-                max_sequence_length=_text_tokens(pipeline),
-            )
-        report = GenerationReport((run.report(encoded),), memory.read())
-        return Generated(_decode(pipeline, result.images, job), result.images, report)
+            cache = latent_cache if latent_cache is not None else LatentCache()
+            encoded = encode_references(references, plans, cache, str(pipeline.vae.dtype), VaeEncoder(pipeline))
+        sampling = _PipelineSampling(pipeline, job, settings, encoded, memory)
+        try:
+            with sampling.hooked():
+                result = pipeline(
+                    prompt=job.prompt,
+                    width=job.width,
+                    height=job.height,
+                    max_area=job.width * job.height,  # or the pipeline would rescale to a megapixel
+                    num_inference_steps=job.steps,
+                    guidance_scale=job.guidance,
+                    num_images_per_prompt=job.images,
+                    generator=[torch.Generator("cpu").manual_seed(job.seed + image) for image in range(job.images)],
+                    latents=latents,
+                    callback_on_step_end=sampling.step_ended,
+                    output_type="latent",
+                    max_sequence_length=_text_tokens(pipeline),
+                )
+        finally:
+            report = sampling.session.close()
+        return Generated(
+            _decode(pipeline, result.images, job), result.images, GenerationReport((report,), memory.peaks())
+        )
 
 
 class VaeEncoder:
-    """RGB image → the posterior's mean as the transformer expects it, (1, C, h, w)."""
+    """Encodes an RGB image to the posterior's mean as the transformer expects it, (1, C, h, w)."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -149,56 +150,50 @@ class VaeEncoder:
         vae = self._pipeline.vae
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 127.5 - 1.0).permute(2, 0, 1)[None]
         mean = vae.encode(pixels.to(self._pipeline._execution_device, vae.dtype)).latent_dist.mean
-        return (mean - vae.config.shift_factor) * vae.config.scaling_factor
+        latent: Tensor = (mean - vae.config.shift_factor) * vae.config.scaling_factor
+        return latent
 
 
-class _Run:
-    """Hooks and counts of one call of the pipeline."""
+class _PipelineSampling:
+    """A session, driven by the transformer's calls in one call of the pipeline."""
 
     def __init__(
         self, pipeline: Any, job: Job, settings: KontextSettings, encoded: EncodedReferences | None, memory: MemoryMeter
     ) -> None:
         self._transformer = pipeline.transformer
         self._steps = job.steps
-        self._image_tokens = (job.width // SIZE_STEP) * (job.height // SIZE_STEP)
-        self._references = AppendedReferences(encoded.tokens) if encoded else None
-        self._caches = caches_for(settings, encoded is not None)
         self._step = 0
         self._call_in_step = 0
-        self.recorder = PassRecorder("Sampling", self._image_tokens, memory)
+        self.session = SamplingSession(
+            pipeline.transformer,
+            DiffusersFluxAdapter(),
+            pixel_tokens(job.width, job.height),
+            memory,
+            build_caches(settings, encoded is not None),
+            encoded,
+            total_steps=lambda: job.steps,
+        )
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """While it lasts, each call of the transformer has references, cache and clock."""
-        original: Callable = self._transformer.forward
+        """Run each call of the transformer in the session while the context lasts."""
+        original: Callable[..., Any] = self._transformer.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            batch = kwargs["hidden_states"].shape[0]
-            call = ModelCall(
-                # With true CFG the pipeline calls twice in a step, always in the same order.
-                streams=[(self._call_in_step, image) for image in range(batch)],
-                step=Step(self._step, self._step == self._steps - 1),
-                sigmas=kwargs["timestep"],
-                image_tokens=self._image_tokens,
-                references=self._references,
-                caches=self._caches,
-            )
+            # With true CFG the pipeline calls twice in a step, always in the same order.
+            samples = [(self._call_in_step, image) for image in range(kwargs["hidden_states"].shape[0])]
             self._call_in_step += 1
+            step = Step(self._step, self._step == self._steps - 1)
             with (
-                replaced(self._transformer, "forward", original),
-                self.recorder.call(self._transformer, LAYOUT, call),
+                patched_attr(self._transformer, "forward", original),
+                self.session.call(samples, step, kwargs["timestep"]),
             ):
                 return self._transformer.forward(*args, **kwargs)
 
-        with replaced(self._transformer, "forward", forward):
+        with patched_attr(self._transformer, "forward", forward):
             yield
 
-    def report(self, encoded: EncodedReferences | None) -> PassReport:
-        """What the run cost; lets go of what it kept."""
-        used = self._caches.finish()
-        return self.recorder.report(encoded, self._caches.notes, used)
-
-    def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
+    def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's callback."""
         self._step = index + 1
         self._call_in_step = 0
@@ -206,7 +201,7 @@ class _Run:
 
 
 def _text_tokens(pipeline: Any) -> int:
-    """512 as in the pipeline's own default, or what a small text encoder's tokenizer allows."""
+    """Return 512 as in the pipeline's own default, or what a small text encoder's tokenizer allows."""
     return min(512, int(pipeline.tokenizer_2.model_max_length))
 
 
@@ -214,4 +209,5 @@ def _decode(pipeline: Any, latents: Tensor, job: Job) -> list[Image.Image]:
     spatial = pipeline._unpack_latents(latents, job.height, job.width, pipeline.vae_scale_factor)
     spatial = spatial / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
     pixels = pipeline.vae.decode(spatial.to(pipeline.vae.dtype), return_dict=False)[0]
-    return pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    images: list[Image.Image] = pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+    return images

@@ -1,8 +1,8 @@
 """End a generation from inside a script callback, where Forge swallows exceptions and goes on.
 
-A callback that raises is logged and forgotten: the user would get a picture made without the reference. So a
-method that Forge calls next on this one object is made to raise instead. What it raises reaches the API as an HTTP
-status and the page as the message under the picture.
+A callback that raises is logged and forgotten: the user would get a picture made without the reference. So a method
+that Forge calls next on this one object is made to raise instead. What it raises reaches the API as an HTTP status and
+the page as the message under the picture.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
 
 
 class FluxKontext(HTTPException):
@@ -22,24 +22,30 @@ class FluxKontext(HTTPException):
 
 
 def http_error(error: BaseException) -> FluxKontext:
-    """422 for what the user can change in the request, 500 for what broke here; the reason in one line."""
+    """Convert to 422 for what the user can change in the request, 500 for what broke here; the reason in one line."""
     if isinstance(error, KontextError):
         return FluxKontext(status_code=422, detail=str(error))
-    line = (str(error).splitlines() or [""])[0]
+    line = first_line(error) if str(error) else ""
     return FluxKontext(status_code=500, detail=f"Flux Kontext failed: {type(error).__name__}: {line}")
 
 
-def abort_generation(target: Any, methods: tuple[str, ...], error: BaseException) -> None:
-    """Make the named methods of this one object raise when Forge calls them next."""
+def abort_generation(target: object, methods: tuple[str, ...], error: BaseException) -> None:
+    """Make the named methods of this one object raise when Forge calls them next.
+
+    Args:
+        target: an object of this generation alone.
+        methods: names of what Forge calls next on it.
+        error: why; anything but a ``KontextError`` is logged with its traceback too.
+    """
     if not isinstance(error, KontextError):
-        # The user gets one line; whoever mends it needs the rest. Logged now, so that no frame is kept alive.
+        # The user gets one line; whoever fixes it needs the rest. Logged now, so that no frame is kept alive.
         from modules import errors
 
         errors.report("Flux Kontext failed", exc_info=True)
-    refusal = http_error(error)
+    raised = http_error(error)
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise refusal
+    def abort(*args: Any, **kwargs: Any) -> None:
+        raise raised
 
     for method in methods:
-        setattr(target, method, refuse)
+        setattr(target, method, abort)

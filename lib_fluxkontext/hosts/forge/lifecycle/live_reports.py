@@ -1,51 +1,50 @@
-"""The latest report of each tab, and the generation that runs, for the panel to fetch."""
+"""The last report of each tab, and the sampling under way, for the panel to fetch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-from weakref import WeakMethod
+import weakref
 
+from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.telemetry.records import GenerationReport
 
-SoFar = Callable[[], tuple[GenerationReport, int] | None]
-
-_latest: dict[str, GenerationReport] = {}
-_running: dict[str, tuple[WeakMethod[SoFar], ...]] = {}
-"""Innermost last: another extension may run a generation inside one. Weak, since one that fails says no goodbye."""
+_last: dict[str, GenerationReport] = {}
+_running: dict[str, tuple[weakref.ref[SamplingSession], ...]] = {}
+"""Innermost last: another extension may run a generation inside one. Weak, so that none outlives its generation."""
 
 
-def tab_of(p: Any) -> str:
-    """``"img2img"`` if ``p`` starts from a picture, else ``"txt2img"``."""
+def tab_of(p: object) -> str:
+    """``"img2img"`` if ``p`` starts from an image, else ``"txt2img"``."""
     return "img2img" if hasattr(p, "init_images") else "txt2img"
 
 
-def keep(p: Any, report: GenerationReport) -> None:
-    """Make this the tab's latest."""
-    _latest[tab_of(p)] = report
+def publish(tab: str, report: GenerationReport) -> None:
+    """Make this the tab's last report."""
+    _last[tab] = report
 
 
-def watch(p: Any, so_far: SoFar) -> None:
-    """From now on this bound method tells how the tab's generation goes."""
-    unwatch(p, so_far)
-    _running[tab_of(p)] += (WeakMethod(so_far),)
+def watch(tab: str, session: SamplingSession) -> None:
+    """Let this session tell how the tab's generation goes, until it is closed."""
+    _running[tab] = (*_open_sessions(tab), weakref.ref(session))
 
 
-def unwatch(p: Any, so_far: SoFar) -> None:
-    """It tells no more; the generation that it ran inside of, if any, tells again."""
-    tab = tab_of(p)
-    _running[tab] = tuple(one for one in _running.get(tab, ()) if one() not in (None, so_far))
-
-
-def running(tab: str) -> tuple[GenerationReport, int] | None:
-    """How the tab's generation goes and how many steps it has, or None between generations."""
-    for one in reversed(_running.get(tab, ())):
-        so_far = one()
-        if so_far is not None:
-            return so_far()
+def live_report(tab: str) -> tuple[GenerationReport, int] | None:
+    """Return how the tab's sampling goes and how many steps it will have, or None between generations."""
+    for reference in reversed(_running.get(tab, ())):
+        session = reference()
+        if session is not None and not session.closed:
+            snapshot = session.snapshot()
+            return GenerationReport((snapshot.report,), snapshot.memory), snapshot.total_steps
     return None
 
 
-def get(tab: str) -> GenerationReport | None:
-    """The tab's latest report, or None before the first."""
-    return _latest.get(tab)
+def last_report(tab: str) -> GenerationReport | None:
+    """Return the tab's last report, or None before the first."""
+    return _last.get(tab)
+
+
+def _open_sessions(tab: str) -> tuple[weakref.ref[SamplingSession], ...]:
+    references = _running.get(tab, ())
+    return tuple(found for found in references if (session := found()) is not None and not session.closed)
+
+
+get, running = last_report, live_report

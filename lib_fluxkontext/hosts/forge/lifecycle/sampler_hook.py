@@ -1,43 +1,59 @@
-"""Know when a sampling ends, however it ends."""
+"""Tell when a sampling ends, however it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from lib_fluxkontext.hosts.forge.runtime.protocols import Sampler
+
 METHODS = ("sample", "sample_img2img")
+_MISSING = object()
 
 
 class SamplerEndHook:
-    """Stands around the next sampling of one sampler object, then takes itself away.
+    """Wraps the next sampling of one sampler object, then removes itself.
 
-    Forge has no callback between the last step and the VAE's decoding in a hires pass, and none at all after a
-    failure. What the pass holds would stay on the GPU through decoding, or until the next run.
+    Forge has no callback between the last step and the VAE's decoding in a hires pass, and none at all after a failure.
+    What the sampling holds would stay on the GPU through decoding, or until the next run.
 
     Args:
-        sampler: Forge's sampler.
-        end: called once when it ends, by return, interrupt or exception.
+        sampler: Forge's.
+        on_end: called once when the sampling ends, by return, interrupt or exception; not after ``remove``.
     """
 
-    def __init__(self, sampler: Any, end: Callable[[], Any]) -> None:
-        self._sampler = sampler
-        for method in METHODS:
-            setattr(sampler, method, self._around(getattr(sampler, method), end))
+    def __init__(self, sampler: Sampler, on_end: Callable[[], object]) -> None:
+        self._sampler: Sampler | None = sampler
+        self._on_end = on_end
+        self._before = {method: vars(sampler).get(method, _MISSING) for method in METHODS}
+        self._own = {method: self._wrap(getattr(sampler, method)) for method in METHODS}
+        for method, wrapper in self._own.items():
+            setattr(sampler, method, wrapper)
 
-    def _around(self, original: Callable, end: Callable[[], Any]) -> Callable:
-        def guarded(*args: Any, **kwargs: Any) -> Any:
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def sample(*args: Any, **kwargs: Any) -> Any:
             try:
                 return original(*args, **kwargs)
             finally:
-                self.remove()
-                end()
+                if self._sampler is not None:
+                    self.remove()
+                    self._on_end()
 
-        return guarded
+        return sample
 
     def remove(self) -> None:
-        """Take the guard away; a second call does nothing."""
-        if self._sampler is None:
+        """Restore what was on the sampler before; a second call does nothing.
+
+        Where another extension has wrapped this hook since, its wrapper stays, and the hook inside passes through.
+        """
+        sampler, self._sampler = self._sampler, None
+        if sampler is None:
             return
-        for method in METHODS:
-            vars(self._sampler).pop(method, None)
-        self._sampler = None
+        attributes = vars(sampler)
+        for method, before in self._before.items():
+            if attributes.get(method) is not self._own[method]:
+                continue
+            if before is _MISSING:
+                del attributes[method]
+            else:
+                attributes[method] = before

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lib_fluxkontext.hooks.adapter import Args, Kwargs
 
-class ForgeFluxLayout:
+
+class ForgeFluxAdapter:
     """``IntegratedFluxTransformer2DModel``: double blocks return (img, txt), single blocks one stream, text first."""
 
     image_argument = "img"
@@ -23,42 +25,51 @@ class ForgeFluxLayout:
         return "inner_forward" if hasattr(transformer, "inner_forward") else "forward_orig"
 
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        return [*transformer.double_blocks, *transformer.single_blocks]
+        double_blocks, single_blocks = transformer.double_blocks, transformer.single_blocks
+        assert isinstance(double_blocks, nn.ModuleList) and isinstance(single_blocks, nn.ModuleList)
+        return [*double_blocks, *single_blocks]
 
-    def block_image(self, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-        return kwargs["img"] if "img" in kwargs else args[0]
+    def block_image(self, args: Args, kwargs: Kwargs) -> Tensor:
+        image: Tensor = kwargs["img"] if "img" in kwargs else args[0]
+        return image
 
     def split(self, output: Any) -> tuple[Tensor, Tensor]:
-        return output
+        image, text = output
+        return image, text
 
     def join(self, image: Tensor, text: Tensor) -> Any:
         return image, text
 
-    def unchanged(self, block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    def unchanged(self, block: nn.Module, args: Args, kwargs: Kwargs) -> Any:
         if hasattr(block, "img_attn"):  # a double-stream block
             return self.block_image(args, kwargs), kwargs["txt"] if "txt" in kwargs else args[1]
         return kwargs["x"] if "x" in kwargs else args[0]
 
     def last_image(self, output: Any, text_tokens: int) -> Tensor:
-        return output[:, text_tokens:]
+        image: Tensor = output[:, text_tokens:]
+        return image
 
 
-def flux_layout(transformer: nn.Module) -> ForgeFluxLayout | None:
-    """The layout for a transformer of Forge's, or None if it is not Flux.
+def flux_adapter(transformer: nn.Module) -> ForgeFluxAdapter | None:
+    """Return the adapter for a transformer of Forge's, or None if it is not Flux.
 
     Chroma has Flux's block lists but takes modulations instead of timesteps, and was not trained on references.
     """
     is_flux = "Flux" in type(transformer).__name__
     if is_flux and hasattr(transformer, "double_blocks") and hasattr(transformer, "single_blocks"):
-        return ForgeFluxLayout()
+        return ForgeFluxAdapter()
     return None
 
 
 def hidden_size(transformer: nn.Module) -> int:
     """Channels of the tokens between blocks."""
-    return int(getattr(transformer, "hidden_size", 3072))
+    size = getattr(transformer, "hidden_size", 3072)
+    assert isinstance(size, int)
+    return size
 
 
 def computation_dtype(transformer: nn.Module) -> torch.dtype:
-    """The dtype of the tokens between blocks, which is not that of quantised weights."""
-    return getattr(transformer, "computation_dtype", torch.float32)
+    """Dtype of the tokens between blocks, which is not that of quantised weights."""
+    dtype = getattr(transformer, "computation_dtype", torch.float32)
+    assert isinstance(dtype, torch.dtype)
+    return dtype

@@ -7,13 +7,13 @@ evaluations it makes in each step of its schedule.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from lib_fluxkontext.caching.sample_key import Step
+from lib_fluxkontext.hosts.forge.runtime.protocols import Sampler
 
 
-def sampler_step(sampler: Any) -> Step:
-    """The step that Forge's sampler is in, asked from inside a model call.
+def sampler_step(sampler: Sampler) -> Step:
+    """Return the step that Forge's sampler is in; for use inside a model call.
 
     Samplers that choose their own number of steps (DPM adaptive, Restart) run past the pattern: the index then
     goes on counting evaluations, and no step is called the last.
@@ -27,7 +27,7 @@ def sampler_step(sampler: Any) -> Step:
 
 @lru_cache(maxsize=256)
 def evaluations(name: str, steps: int, second_order: bool) -> tuple[int, ...]:
-    """Model evaluations in each step.
+    """Count the model evaluations in each step.
 
     Args:
         name: of the sampler's function in Forge.

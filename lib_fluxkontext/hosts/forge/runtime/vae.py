@@ -1,11 +1,10 @@
-"""References through Forge's VAE: the posterior's mean, kept between generations."""
+"""References through Forge's VAE: the posterior's mean, cached between generations."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,9 @@ from backend import memory_management
 from PIL import Image
 from torch import Tensor
 
-from lib_fluxkontext.hooks.patch import replaced
-from lib_fluxkontext.hosts.forge.integration import options
+from lib_fluxkontext.geometry import VAE_SCALE
+from lib_fluxkontext.hooks.patch import patched_attr
+from lib_fluxkontext.hosts.forge.runtime.protocols import FirstStageModel, Vae
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
@@ -25,38 +25,37 @@ class ReferenceEncoder:
     """Encodes with whatever VAE Forge has loaded; forgets its latents when that becomes another one."""
 
     def __init__(self) -> None:
-        self.store = LatentCache()
-        self._vae: weakref.ref[Any] | None = None
+        self.latents = LatentCache()
+        self._vae: weakref.ref[FirstStageModel] | None = None
 
-    def encode(self, vae: Any, references: Sequence[Reference], plans: Sequence[SizePlan]) -> EncodedReferences:
+    def encode(
+        self, vae: Vae, references: Sequence[Reference], plans: Sequence[SizePlan], max_bytes: int
+    ) -> EncodedReferences:
         """Size and encode.
 
         Args:
-            vae: Forge's ``VAE`` (``backend.patcher.vae``).
+            vae: Forge's.
             references: one or more.
             plans: a plan for each.
+            max_bytes: of latents that are cached.
         """
-        self.store.resize(options.current().store_mib * 2**20)
+        self.latents.resize(max_bytes)
         model = vae.first_stage_model
         if self._vae is None or self._vae() is not model:
-            self.store.clear()
+            self.latents.clear()
             self._vae = weakref.ref(model)
         # "Never OOM" turns tiling on and off from request to request, and tiles give another latent.
         key = (str(vae.vae_dtype), bool(memory_management.VAE_ALWAYS_TILED))
-        return encode_references(references, plans, self.store, key, partial(encode_mean, vae))
+        return encode_references(references, plans, self.latents, key, partial(encode_mean, vae))
 
 
-LATENT_STEP = 8
-"""Pixels on a latent pixel's side."""
+def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
+    """Encode to the (1, C, h, w) latent that the transformer expects: the posterior's mean, shifted and scaled.
 
-
-def encode_mean(vae: Any, image: Image.Image) -> Tensor:
-    """(1, C, h, w) latent as the transformer expects it: the posterior's mean, shifted and scaled.
-
-    Forge's ``encode`` samples the posterior from torch's global generator, which would make a kept latent depend
-    on history and shift every noise drawn after it. Its ``model_vae_regulation`` would give the mean, but the
-    tiled path that Forge falls back to when memory is short ignores it; so the model's own ``encode`` is given
-    the regulation, for this call, on this instance, and no random number is drawn on any path.
+    Forge's ``encode`` samples the posterior from torch's global generator, which would make a cached latent depend on
+    history and shift every noise drawn after it. Its ``model_vae_regulation`` would give the mean, but the tiled path
+    that Forge falls back to when memory is short ignores it; so the model's own ``encode`` is given the regulation, for
+    this call, on this instance, and no random number is drawn on any path.
 
     Raises:
         UncacheableLatent: memory ran out and Forge encoded on tiles; the latent is in it.
@@ -64,19 +63,18 @@ def encode_mean(vae: Any, image: Image.Image) -> Tensor:
     """
     model = vae.first_stage_model
     original = model.encode
-
     calls = 0
 
-    def mean_of(x: Tensor, regulation: Any = None) -> Tensor:
+    def encode_without_sampling(x: Tensor, regulation: Callable[..., Tensor] | None = None) -> Tensor:
         nonlocal calls
         calls += 1
         return original(x, lambda posterior: posterior.mean)
 
     # The VAE rounds down to whole latent pixels, but Forge's tiling up: the difference would be 0/0.
-    whole = (image.width // LATENT_STEP * LATENT_STEP, image.height // LATENT_STEP * LATENT_STEP)
+    whole = (image.width // VAE_SCALE * VAE_SCALE, image.height // VAE_SCALE * VAE_SCALE)
     if image.size != whole:
         image = image.crop((0, 0, *whole))
-    with replaced(model, "encode", mean_of):
+    with patched_attr(model, "encode", encode_without_sampling):
         latent = vae.encode(encode_pixels(image))
     if not torch.isfinite(latent).all():
         raise RuntimeError("the VAE's encoding is not finite; try another VAE, or its float32")
@@ -87,7 +85,7 @@ def encode_mean(vae: Any, image: Image.Image) -> Tensor:
 
 
 def encode_pixels(image: Image.Image) -> Tensor:
-    """RGB → (1, H, W, 3) float32 in 0…1, as Forge's VAE takes it."""
+    """Convert RGB to (1, H, W, 3) float32 in 0…1, as Forge's VAE takes it."""
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).unsqueeze(0)
 
 

@@ -1,0 +1,1 @@
+"""The page: the panel, its events, and what its lines say."""

@@ -11,19 +11,25 @@ from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation.text import gigabytes
-from lib_fluxkontext.sampling.vram import MemoryEstimate, advice, estimate, gpu_weights
+from lib_fluxkontext.sampling.vram import (
+    ModelSize,
+    SamplingLoad,
+    VramEstimate,
+    estimate_vram,
+    max_gpu_weights,
+    smaller_quantisation,
+)
+from lib_fluxkontext.settings import KontextSettings
 
 UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
 
 
-def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, rows: int) -> str:
-    """HTML for the checkpoint that is chosen in Forge.
+def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
+    """Describe the checkpoint that is chosen in Forge, and whether it fits, as HTML.
 
     Args:
-        image_tokens: tokens of the picture.
-        reference_tokens: tokens of all references that will be used.
-        kept_blocks: of how many blocks their keys and values are kept.
-        rows: images in one model call, both conditionings counted.
+        load: what will run at once.
+        settings: which caches will be at work.
     """
     path = chosen_file()
     if path is None:
@@ -41,7 +47,7 @@ def checkpoint_line(image_tokens: int, reference_tokens: int, kept_blocks: int, 
         if facts.family == "FLUX.1 dev or Kontext":
             lines.append(line(translate(UNSURE), "fk-muted"))
         card, weights = card_bytes(), facts.transformer_bytes
-        needed = estimate(weights, image_tokens, reference_tokens, kept_blocks, rows, card, free_bytes())
+        needed = estimate_vram(ModelSize(weights), load, settings, card, free_bytes())
         lines.append(_memory(facts, needed, card))
     return "".join(lines)
 
@@ -64,11 +70,13 @@ def what_it_is(facts: CheckpointFacts) -> str:
     )
 
 
-def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) -> str:
+def _memory(facts: CheckpointFacts, needed: VramEstimate, card: int | None) -> str:
     parts = [(translate("weights"), needed.weights), (translate("picture"), needed.activations)]
     if needed.references:
         parts.append((translate("references"), needed.references))
-    if needed.streamed:
+    if needed.cache:
+        parts.append(("First Block Cache", needed.cache))  # a name, the same in every language
+    if needed.place == "host":
         parts.append((translate("their keys and values, streamed from main memory"), needed.key_values))
     elif needed.key_values:
         parts.append((translate("their keys and values"), needed.key_values))
@@ -86,12 +94,12 @@ def _memory(facts: CheckpointFacts, needed: MemoryEstimate, card: int | None) ->
         ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower.",
         card=gigabytes(card),
     )
-    instead = advice(card, facts.transformer_bytes / max(1, facts.parameters))
+    instead = smaller_quantisation(card, facts.transformer_bytes / max(1, facts.parameters))
     if instead is not None:
         more += translate(" Instead, for this card: {advice}.", advice=translate(instead))
     else:
         more += translate(" Half size and a smaller picture need less.")
-    weights = f"{gpu_weights(card, needed) // 2**20 // 100 * 100:,}"
+    weights = f"{max_gpu_weights(card, needed) // 2**20 // 100 * 100:,}"
     more += translate(" GPU Weights at {weights} MB or less keep it from spilling.", weights=weights)
     return line(text + more, "fk-warning")
 

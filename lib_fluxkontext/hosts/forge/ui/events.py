@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.caching.reference_kv import ReuseConfig
+from lib_fluxkontext.geometry import pixel_tokens
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports as latest
 from lib_fluxkontext.hosts.forge.ui.checkpoint_line import checkpoint_line
 from lib_fluxkontext.hosts.forge.ui.markup import line
@@ -20,7 +20,7 @@ from lib_fluxkontext.hosts.forge.ui.slot_facts import missing_images, output_siz
 from lib_fluxkontext.images.decode import WHITE
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.html import live_html, report_html
-from lib_fluxkontext.sampling.vram import BLOCKS
+from lib_fluxkontext.sampling.vram import SamplingLoad
 from lib_fluxkontext.settings import IMAGE_FIELDS, PRESET_FIELDS, PRESETS, KontextSettings, preset_of
 
 UNKNOWN_OUTPUT = (1024, 1024)
@@ -38,6 +38,7 @@ FIELDS_OF_MEMORY = (
     "half_size",
     "cache",
     "cache_threshold",
+    "cache_forecast",
     "reference_refresh",
 )
 """Settings that memory while sampling depends on."""
@@ -183,14 +184,14 @@ def _checkpoint_line(width: Any, height: Any, cfg_scale: Any, batch_size: Any, *
         for name, image in images.items()
         if image is not None
     )
-    rows = int(batch_size or 1) * (1 if cfg_scale == 1 else 2)
-    picture = -(-output[0] // 16) * -(-output[1] // 16)
-    used = {name: given[name] or 0 for name in ("cache", "cache_threshold", "reference_refresh")}  # a number emptied
-    settings = KontextSettings.model_construct(**used)
-    kept_blocks = 0
-    if settings.reuse_active:
-        kept_blocks = ReuseConfig(int(settings.reference_refresh)).kept_blocks or BLOCKS
-    return checkpoint_line(picture, tokens, kept_blocks, rows)
+    load = SamplingLoad(
+        rows=int(batch_size or 1) * (1 if cfg_scale == 1 else 2),
+        image_tokens=pixel_tokens(*output),
+        reference_tokens=tokens,
+    )
+    # A number field that was emptied counts as 0.
+    used = {name: given[name] or 0 for name in ("cache", "cache_threshold", "cache_forecast", "reference_refresh")}
+    return checkpoint_line(load, KontextSettings.model_construct(**used))
 
 
 CONNECTIONS: tuple[tuple[tuple[str, ...], Callable[[Panel, Mapping[str, Any]], None]], ...] = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options
-from lib_fluxkontext.hosts.forge.lifecycle.image_source import open_source
+from lib_fluxkontext.hosts.forge.lifecycle.inputs import open_source
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.images.decode import WHITE, colour, decode_reference

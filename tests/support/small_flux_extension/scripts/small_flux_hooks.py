@@ -39,15 +39,15 @@ class Hooks:
             self.handles.append(encoder.register_forward_pre_hook(self.run_out_of_memory))
         self.put = None
         if controls.get("keeping_out_of_memory"):
-            from lib_fluxkontext.caching.kv_store import KeptLayers
+            from lib_fluxkontext.caching.kv_store import KVStore
 
-            self.put, KeptLayers.put = KeptLayers.put, self.no_room
+            self.put, KVStore.put = KVStore.put, self.no_room
         self.read = None
         if controls.get("full_card"):
             from lib_fluxkontext.telemetry.memory import MemoryMeter, MemoryUse
 
             full = MemoryUse("a card", 11 << 30, 12 << 30, 12 << 30, 12 << 30, 1 << 30, spill_suspected=True)
-            self.read, MemoryMeter.read = MemoryMeter.read, lambda _: full
+            self.read, MemoryMeter.peaks = MemoryMeter.peaks, lambda _: full
         if controls.get("count_forwards"):
             for kind in ("double", "single"):
                 for block in getattr(transformer, f"{kind}_blocks", []):
@@ -77,13 +77,13 @@ class Hooks:
     def remove(self) -> None:
         """Take all hooks off."""
         if self.put is not None:
-            from lib_fluxkontext.caching.kv_store import KeptLayers
+            from lib_fluxkontext.caching.kv_store import KVStore
 
-            KeptLayers.put, self.put = self.put, None
+            KVStore.put, self.put = self.put, None
         if self.read is not None:
             from lib_fluxkontext.telemetry.memory import MemoryMeter
 
-            MemoryMeter.read, self.read = self.read, None
+            MemoryMeter.peaks, self.read = self.read, None
         while self.handles:
             self.handles.pop().remove()
 

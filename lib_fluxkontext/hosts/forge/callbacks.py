@@ -1,0 +1,136 @@
+"""What Forge calls: the always-on script and the callbacks beside it. Everything is handed on at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from modules import script_callbacks, scripts, shared
+from torch import Tensor
+
+from lib_fluxkontext import infotext
+from lib_fluxkontext.hosts.forge.integration import language, options, run_log, xyz_axes
+from lib_fluxkontext.hosts.forge.lifecycle import generation, live_reports
+from lib_fluxkontext.hosts.forge.lifecycle.abort import abort_generation
+from lib_fluxkontext.hosts.forge.lifecycle.generation import Generation
+from lib_fluxkontext.hosts.forge.lifecycle.inputs import read_inputs
+from lib_fluxkontext.hosts.forge.runtime.protocols import Processed, Processing
+from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
+from lib_fluxkontext.hosts.forge.ui.script_page import ScriptPage
+
+
+class FluxKontextScript(scripts.Script):
+    """The always-on script. It keeps no state of a generation; that belongs to ``p``."""
+
+    sorting_priority = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.page = ScriptPage()
+
+    def title(self) -> str:
+        return TITLE
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        # The page asks once. Forge's API asks again, for what a request leaves out: that has the API's defaults.
+        for_page = self.controls is None
+        panel = self.page.build(is_img2img, options.current().panel_defaults() if for_page else {})
+        if not for_page and self.api_info is not None:
+            # Correct what /sdapi/v1/script-info says: Forge noted it down from the page's panel.
+            for argument, control in zip(self.api_info.args, panel.arguments(), strict=True):
+                argument.value = control.value
+        self.infotext_fields = self.page.paste_fields()
+        self.paste_field_names = list(infotext.LABELS.values())
+        return panel.arguments()
+
+    def after_component(self, component: Any, **kwargs: Any) -> None:
+        tab = "img2img" if self.is_img2img else "txt2img"
+        self.page.after_component(component, str(kwargs.get("elem_id") or "").removeprefix(f"{tab}_"))
+
+    def before_process(self, p: Processing, *args: Any) -> None:
+        """Read and decode everything; whatever is wrong ends the generation here."""
+        generation.attach(p, None)
+        # X/Y/Z plot shares one dict among all its cells.
+        p.extra_generation_params = infotext.strip_own_fields(p.extra_generation_params)
+        try:
+            inputs = read_inputs(p, args)
+        except Exception as error:
+            abort_generation(p, ("setup_prompts",), error)
+            return
+        if inputs is not None:
+            generation.attach(p, Generation(inputs))
+            p.extra_generation_params.update(infotext.settings_to_infotext(inputs.settings, inputs.references))
+
+    def process(self, p: Processing, *args: Any) -> None:
+        """The checkpoint is loaded, nothing is sampled yet."""
+        current = generation.of(p)
+        if current is None:
+            return
+        try:
+            current.check_model(p)
+        except Exception as error:
+            abort_generation(p, ("init",), error)
+
+    def process_before_every_sampling(self, p: Processing, *args: Any, x: Tensor, **kwargs: Any) -> None:
+        """Encode the references and hook the sampling."""
+        current = generation.of(p)
+        if current is None or not current.active:
+            return
+        try:
+            current.open_sampling(p, x)
+        except Exception as error:
+            abort_generation(p.sampler, ("sample", "sample_img2img"), error)
+
+    def postprocess_batch(self, p: Processing, *args: Any, **kwargs: Any) -> None:
+        """The infotexts of this batch's images are built right after this."""
+        current = generation.of(p)
+        if current is None or not current.active:
+            return
+        current.close()
+        current.finished_batches += not (shared.state.interrupted or shared.state.skipped)
+        report = current.report(p.iteration)
+        for note in generation.batch_notes(report):  # under the image, not in the report alone
+            p.comment(f"Flux Kontext: {note}")
+        p.extra_generation_params.update(infotext.report_to_infotext(report))
+
+    def postprocess(self, p: Processing, processed: Processed, *args: Any) -> None:
+        """Infotexts are built, so what is added now reaches the API's ``info`` alone."""
+        current = generation.of(p)
+        generation.attach(p, None)
+        if current is None or not current.active:
+            return
+        current.close()
+        report, failure = current.report(), None
+        if current.finished_batches == p.n_iter:  # one that was cut short would pass for a very fast one in the log
+            failure = run_log.record(p, processed, current.settings, report)
+        if failure is not None:
+            report = replace(report, notes=(*report.notes, f"{failure[:1].upper()}{failure[1:]}"))
+        live_reports.publish(live_reports.tab_of(p), report)
+        processed.extra_generation_params = {**processed.extra_generation_params, infotext.REPORT: report.to_dict()}
+
+
+def connect_tabs(component: Any, **kwargs: Any) -> None:
+    """Connect what leads from one tab to the other: only at the page's footer are both tabs there."""
+    if kwargs.get("elem_id") == "footer":
+        for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
+            for script in runner.alwayson_scripts:
+                if isinstance(script, FluxKontextScript):
+                    script.page.connect_img2img()
+
+
+def fill_in_pasted(text: str, params: dict[str, Any]) -> None:
+    """Complete pasted parameters with what infotext leaves out."""
+    infotext.fill_in_background(params)
+
+
+def register() -> None:
+    """Register the callbacks beside the script; once at every start or *Reload UI*."""
+    script_callbacks.on_after_component(connect_tabs)
+    xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
+    script_callbacks.on_before_ui(xyz_axes.add_axes)
+    script_callbacks.on_before_ui(language.load_page_language)
+    script_callbacks.on_ui_settings(options.add_options)
+    script_callbacks.on_infotext_pasted(fill_in_pasted)

@@ -1,0 +1,114 @@
+"""Reads a request: settings, and the images as far as Forge lets them in. Whatever is wrong is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.integration import options, xyz_axes
+from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
+from lib_fluxkontext.images.decode import Reference, decode_reference
+from lib_fluxkontext.images.sizing import plan_size
+from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A request that can be served.
+
+    Attributes:
+        settings: validated.
+        references: decoded, in order.
+    """
+
+    settings: KontextSettings
+    references: tuple[Reference, ...]
+
+
+def read_inputs(p: Processing, arguments: Sequence[Any]) -> Inputs | None:
+    """Read and decode a request, and check the sizes that its references will have.
+
+    Args:
+        p: Forge's processing object.
+        arguments: the script's.
+
+    Returns:
+        None where the extension is off.
+
+    Raises:
+        KontextError: what is wrong with the request.
+    """
+    axes = xyz_axes.values_of(p)
+    if arguments and arguments[0] is False:  # the panel is off: an emptied number field there is no error
+        return None
+    settings = KontextSettings.from_arguments(arguments)
+    if axes:
+        settings = KontextSettings.from_mapping({**settings.model_dump(), **axes})
+    if not settings.enabled:
+        return None
+    references = _decode(p, settings, options.background_of(p))
+    for output in _output_sizes(p, settings):
+        for reference in references:
+            plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
+    return Inputs(settings, tuple(references))
+
+
+def open_source(source: Any, name: str) -> Any:
+    """Fetch ``source`` if it is a URL that Forge's settings allow; return everything else as it is.
+
+    Raises:
+        KontextError: Forge forbids requests (or requests to this address), or what came is no image. Forge's own
+            decoder answers both with status 500, though it is the request that is wrong.
+    """
+    if isinstance(source, str) and source.lower().endswith(".svg"):  # gradio hands on an SVG's path
+        raise KontextError("an SVG is a drawing, not pixels; save it as PNG first", name)
+    if not isinstance(source, str) or not source.lower().startswith(("http://", "https://")):
+        return source
+    from modules.api.api import decode_base64_to_image
+
+    try:
+        return decode_base64_to_image(source)
+    except HTTPException as error:
+        raise KontextError(f"{error.detail} ({source[:80]})", name) from None
+    except Exception as error:
+        raise KontextError(f"could not be fetched: {type(error).__name__} ({source[:80]})", name) from None
+
+
+def _decode(p: Processing, settings: KontextSettings, background: str) -> list[Reference]:
+    sources = {
+        "image1": None if settings.mute_image1 else settings.image1,
+        "image2": None if settings.mute_image2 else settings.image2,
+    }
+    references = []
+    if settings.init_image_as_reference:
+        init_images = getattr(p, "init_images", None)
+        if not init_images:
+            raise KontextError("there is no init image; it is for img2img", "init_image_as_reference")
+        if len({id(image) for image in init_images}) > 1:
+            reason = f"there are {len(init_images)} init images, and a batch shares its references; send one at a time"
+            raise KontextError(reason, "init_image_as_reference")
+        sources["image1"] = None  # the init image takes its place
+        references.append(decode_reference(init_images[0], "init_image_as_reference", background))
+    for name in IMAGE_FIELDS:
+        if sources[name] is not None:
+            references.append(decode_reference(open_source(sources[name], name), name, background))
+    return references
+
+
+def _output_sizes(p: Processing, settings: KontextSettings) -> list[tuple[int, int]]:
+    """Sizes of the samplings that will have references, so that one too large is refused before the first runs."""
+    from modules.shared import opts
+
+    sizes = [(p.width, p.height)]
+    # By Forge's old rule, an option, width and height are the second pass's already.
+    if getattr(p, "enable_hr", False) and settings.hires_references and not opts.use_old_hires_fix_width_height:
+        # Forge computes it later: a side that is not given follows the other, and with neither given the scale holds.
+        hires: Any = p
+        x, y = int(hires.hr_resize_x or 0), int(hires.hr_resize_y or 0)
+        scale = x / p.width if x else y / p.height if y else hires.hr_scale
+        sizes.append((x or int(p.width * scale), y or int(p.height * scale)))
+    return sizes

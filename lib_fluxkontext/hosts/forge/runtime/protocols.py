@@ -1,0 +1,126 @@
+"""What is used of Forge's objects, and no more. Forge itself is not typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+ApplyModel = Callable[..., Tensor]
+"""Forge's model: (input, timestep, **conditioning) → (B, C, h, w)."""
+
+ModelFunctionWrapper = Callable[[ApplyModel, dict[str, Any]], Tensor]
+"""What ``set_model_unet_function_wrapper`` takes: (apply_model, params) → output."""
+
+
+class Denoiser(Protocol):
+    """``CFGDenoiser``: counts model evaluations."""
+
+    step: int
+    steps: int | None
+    total_steps: int | None
+
+
+class SamplerConfig(Protocol):
+    """``SamplerData``."""
+
+    name: str
+
+
+class Sampler(Protocol):
+    """Forge's sampler of one sampling (``modules.sd_samplers_common.Sampler``)."""
+
+    config: SamplerConfig
+    funcname: str | Callable[..., Any]
+    model_wrap_cfg: Denoiser
+
+
+class KModel(Protocol):
+    """The patcher's model (``backend.modules.k_model.KModel``)."""
+
+    diffusion_model: nn.Module
+
+
+class UnetPatcher(Protocol):
+    """``backend.patcher.unet.UnetPatcher``."""
+
+    model: KModel
+    model_options: dict[str, Any]
+    load_device: torch.device
+    extra_preserved_memory_during_sampling: int
+
+    def clone(self) -> UnetPatcher: ...
+    def is_clone(self, other: object) -> bool: ...
+    def memory_required(self, input_shape: Sequence[int]) -> float: ...
+    def set_model_unet_function_wrapper(self, wrapper: ModelFunctionWrapper) -> None: ...
+    def add_extra_preserved_memory_during_sampling(self, memory_in_bytes: int) -> None: ...
+
+
+class FirstStageModel(Protocol):
+    """Flux's autoencoder in Forge (``IntegratedAutoencoderKL``)."""
+
+    encode: Callable[..., Tensor]
+
+    def process_in(self, latent: Tensor) -> Tensor: ...
+
+
+class Vae(Protocol):
+    """``backend.patcher.vae.VAE``."""
+
+    first_stage_model: FirstStageModel
+    vae_dtype: torch.dtype
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+
+class ForgeObjects(Protocol):
+    """``backend.diffusion_engine.base.ForgeObjects``."""
+
+    unet: UnetPatcher
+    vae: Vae
+
+
+class CheckpointInfo(Protocol):
+    """``modules.sd_models.CheckpointInfo``."""
+
+    name_for_extra: str
+
+
+class LoadedModel(Protocol):
+    """The loaded checkpoint (``ForgeDiffusionEngine``)."""
+
+    forge_objects: ForgeObjects
+    sd_checkpoint_info: CheckpointInfo
+
+
+class Processing(Protocol):
+    """``modules.processing.StableDiffusionProcessing``; some attributes exist in txt2img or img2img alone."""
+
+    sd_model: LoadedModel
+    sampler: Sampler
+    extra_generation_params: dict[str, Any]
+    override_settings: Mapping[str, Any]
+    iteration: int
+    n_iter: int
+    is_hr_pass: bool
+    width: int
+    height: int
+    cfg_scale: float
+    hr_cfg: float
+    prompt: str
+    seed: int
+    steps: int
+    sampler_name: str
+    scheduler: str | None
+
+    def comment(self, text: str) -> None: ...
+
+
+class Processed(Protocol):
+    """``modules.processing.Processed``."""
+
+    images: list[Image.Image]
+    extra_generation_params: dict[str, Any]

@@ -1,0 +1,73 @@
+"""One script's panel in the page that Forge is building, connected with Forge's own controls as they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from lib_fluxkontext.hosts.forge.ui import events, gallery
+from lib_fluxkontext.hosts.forge.ui.panel import Panel, build_panel
+
+FORGE_CONTROLS = {name for needed, _ in events.CONNECTIONS for name in needed}
+"""Element ids of Forge's controls, behind the tab, that the panel is connected with."""
+
+
+class ScriptPage:
+    """The panel that was built last; Forge's API builds panels that have no page."""
+
+    def __init__(self) -> None:
+        self._forge_controls: dict[str, tuple[Any, Any]] = {}
+        self._connected: set[tuple[str, ...]] = set()
+        self._panel: Panel | None = None
+        self._root: Any = None
+        self._gallery: Any = None
+
+    def build(self, is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
+        """Build a panel and connect it.
+
+        Args:
+            is_img2img: which tab it is for.
+            defaults: values to begin with, by setting name; for other settings the API's.
+        """
+        panel = build_panel(is_img2img, defaults)
+        events.connect(panel)
+        self._panel, self._root = panel, gr.context.Context.root_block
+        self._connected.clear()
+        self._connect_forge_controls()
+        return panel
+
+    def paste_fields(self) -> list[tuple[Any, Any]]:
+        """(component, parser) pairs that restore the panel from infotext."""
+        return events.paste_fields(self._panel) if self._panel is not None else []
+
+    def after_component(self, component: Any, name: str) -> None:
+        """Take note of a component that Forge has built.
+
+        Args:
+            component: gradio's.
+            name: its element id behind the tab.
+        """
+        if name in FORGE_CONTROLS:
+            self._forge_controls[name] = (component, gr.context.Context.root_block)
+            self._connect_forge_controls()
+        elif name == "gallery":
+            self._gallery = component
+        elif name == gallery.LAST_SEND_TO_BUTTON and self._panel is not None:
+            gallery.add_buttons(self._panel, self._gallery)
+
+    def connect_img2img(self) -> None:
+        """Connect what leads from this tab to img2img's; the page is built but for its footer."""
+        if self._panel is not None and self._gallery is not None:
+            gallery.connect_img2img(self._panel, self._gallery)
+
+    def _connect_forge_controls(self) -> None:
+        """Connect once panel and Forge's own controls stand in the same page."""
+        if self._panel is None:
+            return
+        available = {name: component for name, (component, root) in self._forge_controls.items() if root is self._root}
+        for needed, connect in events.CONNECTIONS:
+            if needed not in self._connected and available.keys() >= set(needed):
+                self._connected.add(needed)
+                connect(self._panel, available)
