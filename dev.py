@@ -24,8 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make .venv and install what the other commands need")
-    commands.add_parser("test", help="style checks and all tests; what follows is for pytest")
-    commands.add_parser("lint", help="style checks alone")
+    commands.add_parser("test", help="style, types and all tests; what follows is for pytest")
+    commands.add_parser("lint", help="style and types alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
     commands.add_parser("pictures", help="renew the README's pictures of the panel; needs Forge and Chromium")
@@ -48,8 +48,8 @@ def main() -> int:
 
 
 def lint() -> int:
-    """Ruff's checks and its formatting."""
-    return run("-m", "ruff", "check", ".") or run("-m", "ruff", "format", "--check", ".")
+    """Check style and formatting with ruff, and types with mypy."""
+    return run("-m", "ruff", "check", ".") or run("-m", "ruff", "format", "--check", ".") or run("-m", "mypy")
 
 
 def set_up() -> None:

@@ -92,22 +92,23 @@ def ours(pipeline: Any, job: Job, references: tuple, threshold: float) -> Genera
 
 def sample(count: int, method: str, threshold: float, made: Generated, exact: Generated, reused: float) -> Sample:
     """Compare one picture with the uncached one."""
-    one, other = np.asarray(made.image, float), np.asarray(exact.image, float)
-    error = float(np.mean((one - other) ** 2))
+    pixels, expected = np.asarray(made.image, float), np.asarray(exact.image, float)
+    error = float(np.mean((pixels - expected) ** 2))
     # The latents' error where the pictures are equal to the last bit would be infinite; 8-bit steps cap it.
     psnr = 10 * np.log10(255**2 / max(error, 1e-3))
-    ssim = float(structural_similarity(one, other, channel_axis=2, data_range=255))
+    ssim = float(structural_similarity(pixels, expected, channel_axis=2, data_range=255))
     return Sample(count, method, threshold, reused, made.report.sampling_seconds, float(psnr), ssim)
 
 
 def of(samples: list[Sample], count: int, method: str, threshold: float) -> dict[str, float]:
     """Means over the pairs, and the median of the seconds."""
-    mine = [s for s in samples if (s.references, s.method, s.threshold) == (count, method, threshold)]
+    key = (count, method, threshold)
+    rows = [sample for sample in samples if (sample.references, sample.method, sample.threshold) == key]
     return {
-        "reused": float(np.mean([s.reused for s in mine])),
-        "seconds": median(s.seconds for s in mine),
-        "psnr": float(np.mean([s.psnr for s in mine])),
-        "ssim": float(np.mean([s.ssim for s in mine])),
+        "reused": float(np.mean([row.reused for row in rows])),
+        "seconds": median(row.seconds for row in rows),
+        "psnr": float(np.mean([row.psnr for row in rows])),
+        "ssim": float(np.mean([row.ssim for row in rows])),
     }
 
 

@@ -1,20 +1,22 @@
-"""FLUX.1 Kontext with several references, a First Block Cache and meters; host-neutral core plus hosts.
+"""FLUX.1 Kontext with several references, step caches and telemetry: a host-neutral core, and hosts that drive it.
 
 The data's way through the package, each step in the folder of its name:
 
-1. ``settings``      what the user asked for, validated (panel, API, command line)
-2. ``references/``   anything Pillow opens → sized RGB image → tokens and position ids
-3. ``transformer/``  the hooks that hang references and cache on one model call, and let go
-4. ``cache/``        when a step may reuse what an earlier one computed
-5. ``meters/``       seconds of every model call, memory of the process and the card
-6. ``report/``       the numbers added up, as data, as text, as HTML
-7. ``checkpoint/``   what the chosen file is, from its header alone, and whether it fits
-8. ``runs/``         every finished generation in a log, to compare
-9. ``infotext``      settings and results as a picture carries them, and back
-10. ``words``        what the page says, in the page's language
+1. ``settings``       what the user asked for, validated; the presets
+2. ``images/``        anything Pillow opens → RGB → the size it is encoded at
+3. ``references/``    latents, cached; tokens and position ids
+4. ``sampling/``      one session for every sampling: it owns all that follows
+5. ``hooks/``         what is hooked on a transformer for the length of one model call
+6. ``caching/``       what of an earlier step may serve again
+7. ``telemetry/``     seconds of every model call, memory of process and card
+8. ``presentation/``  the numbers as text, HTML and tables
+9. ``history/``       every finished generation in a log, to compare
 
-``hosts/`` drive the core: ``hosts/forge`` inside Stable Diffusion WebUI Forge, ``hosts/diffusers`` around diffusers'
-pipeline, with the command line. The core never imports a host.
+``checkpoints/`` tells what a file is from its header, ``infotext`` writes and reads what an image carries, ``i18n``
+translates, ``geometry`` knows pixels, latents and tokens. ``hosts/forge`` runs inside Stable Diffusion WebUI Forge,
+``hosts/diffusers`` around diffusers' pipeline, with the command line. The core never imports a host.
+
+``docs/architecture.md`` follows a photo, a model call and a step's seconds through the files.
 """
 
 __version__ = "0.1.0"

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from benchmarks.frontier.methods import UNCACHED
-from benchmarks.frontier.steps import FULL, TEXT_TOKENS, Cost, build, middle, sample
+from benchmarks.frontier.steps import FULL, TEXT_TOKENS, Cost, build, median_of_present, sample
+from benchmarks.frontier.tables import cost_table
 from benchmarks.machine import machine
 from lib_fluxkontext.settings import KontextSettings
 
@@ -38,8 +39,6 @@ def full_size_section() -> str:
                 if references or not settings.reference_refresh:
                     print(f"full size, round {turn + 1}, {references} references: {name}", flush=True)
                     costs[references, name].append(sample(transformer, 1024, references, settings, STEPS, place))
-    from benchmarks.frontier.document import cost_table
-
     recipe = "Random weights in bfloat16, 1024×1024 and references of the same size."
     return f"{machine()}. {recipe}\n\n{cost_table(costs)}\n\n{_fit(costs)}"
 
@@ -47,6 +46,7 @@ def full_size_section() -> str:
 def _fit(costs: dict[tuple[int, str], list[Cost]]) -> str:
     """Activation memory as a line in the tokens that run."""
     tokens = np.array([TEXT_TOKENS + 4096 * (1 + references) for references in (0, 1, 2)], float)
-    peaks = np.array([middle([c.peak_bytes for c in costs[references, UNCACHED]]) for references in (0, 1, 2)], float)
+    uncached = [costs[references, UNCACHED] for references in (0, 1, 2)]
+    peaks = np.array([median_of_present([cost.peak_bytes for cost in rounds]) for rounds in uncached], float)
     slope, base = np.polyfit(tokens, peaks, 1)
     return f"Activations: {base / 2**20:.0f} MiB + {slope / 2**10:.1f} KiB for each token."

@@ -74,19 +74,21 @@ def measure(
     """
     uncached = next(method for method in methods if method.family == UNCACHED)
     for library, pipeline in pipelines.items():
-        one(pipeline, replace(uncached, library=library), *jobs[0])
+        run_method(pipeline, replace(uncached, library=library), *jobs[0])
     for number, (job, references) in enumerate(jobs):
         print(f"pair {number + 1} of {len(jobs)}, {len(references)} references", flush=True)
         exact = None
         turn = number % len(methods)
         for method in [uncached, *(m for m in (*methods[turn:], *methods[:turn]) if m is not uncached)]:
-            made, reused, kept = one(pipelines[method.library], method, job, references)
+            made, reused, kept = run_method(pipelines[method.library], method, job, references)
             exact = made if exact is None else exact
-            psnr, ssim = zip(*(_alike(a, b) for a, b in zip(made.images, exact.images, strict=True)), strict=True)
+            psnr, ssim = zip(*(_compare(a, b) for a, b in zip(made.images, exact.images, strict=True)), strict=True)
             yield Sample(method.family, method.label, made.report.sampling_seconds, reused, kept, psnr, ssim)
 
 
-def one(pipeline: Any, method: Method, job: Job, references: tuple[Reference, ...]) -> tuple[Generated, float, float]:
+def run_method(
+    pipeline: Any, method: Method, job: Job, references: tuple[Reference, ...]
+) -> tuple[Generated, float, float]:
     """One batch by one method, and its shares of reused and of kept evaluations."""
     with method.around(pipeline) as counts:
         made = generate(pipeline, job, references, method.settings)
@@ -122,8 +124,8 @@ def _row(group: Sequence[Sample], base: Sequence[float]) -> Row:
     )
 
 
-def _alike(image: Any, exact: Any) -> tuple[float, float]:
-    one, other = np.asarray(image, float), np.asarray(exact, float)
-    error = float(np.mean((one - other) ** 2))
+def _compare(image: Any, exact: Any) -> tuple[float, float]:
+    pixels, expected = np.asarray(image, float), np.asarray(exact, float)
+    error = float(np.mean((pixels - expected) ** 2))
     psnr = PSNR_CAP if error == 0 else min(PSNR_CAP, 10 * np.log10(255**2 / error))
-    return float(psnr), float(structural_similarity(one, other, channel_axis=2, data_range=255))
+    return float(psnr), float(structural_similarity(pixels, expected, channel_axis=2, data_range=255))

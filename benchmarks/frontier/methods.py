@@ -61,8 +61,8 @@ def methods(references: int) -> list[Method]:
         found += [
             _ours(REUSE_CORRECTED, f"every {n}", cache=False, reference_refresh=n, cache_correct=True) for n in (2, 4)
         ]
-        found += [_both(BOTH, *one) for one in BOTH_SETTINGS]
-        found += [_both(BOTH_CORRECTED, *one, cache_correct=True) for one in BOTH_CORRECTED_SETTINGS]
+        found += [_both(BOTH, *setting) for setting in BOTH_SETTINGS]
+        found += [_both(BOTH_CORRECTED, *setting, cache_correct=True) for setting in BOTH_CORRECTED_SETTINGS]
     off = KontextSettings(sizing="no change", cache=False)
     found += [Method(DIFFUSERS, f"{t:g}", off, "diffusers", partial(diffusers_cache, threshold=t)) for t in THRESHOLDS]
     found += [Method(CACHE_DIT, f"{t:g}", off, "cache-dit", partial(cache_dit_cache, threshold=t)) for t in THRESHOLDS]

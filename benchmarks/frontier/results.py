@@ -59,7 +59,7 @@ class Results:
         if self.pictures is not None:
             parts["pictures"] = asdict(self.pictures)
         if self.steps is not None:
-            costs = [[*key, [asdict(one) for one in rounds]] for key, rounds in self.steps.costs.items()]
+            costs = [[*key, [asdict(cost) for cost in rounds]] for key, rounds in self.steps.costs.items()]
             parts["steps"] = {"machine": self.steps.machine, "recipe": self.steps.recipe, "costs": costs}
         path.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -71,10 +71,14 @@ def load(path: Path) -> Results:
     parts = json.loads(path.read_text(encoding="utf-8"))
     results = Results(full_size=parts["full_size"])
     if "pictures" in parts:
-        tables = {int(count): [_row(one) for one in rows] for count, rows in parts["pictures"].pop("tables").items()}
+        tables = {
+            int(count): [_row(values) for values in rows] for count, rows in parts["pictures"].pop("tables").items()
+        }
         results.pictures = Pictures(tables=tables, **parts["pictures"])
     if "steps" in parts:
-        costs = {(count, name): [Cost(**one) for one in rounds] for count, name, rounds in parts["steps"].pop("costs")}
+        costs = {
+            (count, name): [Cost(**values) for values in rounds] for count, name, rounds in parts["steps"].pop("costs")
+        }
         results.steps = Steps(costs=costs, **parts["steps"])
     return results
 

@@ -153,7 +153,7 @@ def sample(
     return Cost(seconds, computed, kept, reused, peak)
 
 
-def middle(values: Sequence[float | None]) -> float | None:
-    """Median of what is there."""
+def median_of_present(values: Sequence[float | None]) -> float | None:
+    """Return the median of the values that are not None."""
     present = [value for value in values if value is not None]
     return median(present) if present else None

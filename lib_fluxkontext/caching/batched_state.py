@@ -39,6 +39,16 @@ def tensors_of(state: object) -> Iterator[Tensor]:
             yield from tensors_of(value)
 
 
+def expand_like(row_values: Tensor, tensor: Tensor) -> Tensor:
+    """Reshape (B,) to (B, 1, …) so that it broadcasts against ``tensor``, (B, …)."""
+    return row_values.reshape(-1, *(1,) * (tensor.ndim - 1))
+
+
+def same_layout(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors agree in shape, dtype and device, so that one can stand in for the other."""
+    return first.shape == second.shape and first.dtype == second.dtype and first.device == second.device
+
+
 @dataclass(eq=False)
 class _Batch(Generic[T]):
     """A state of several samples; ``rows`` maps each to its row."""

@@ -25,8 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.caching.batched_state import BatchedState, map_tensors
-from lib_fluxkontext.caching.rows import expand_like
+from lib_fluxkontext.caching.batched_state import BatchedState, expand_like, map_tensors
 from lib_fluxkontext.caching.sample_key import SampleKey
 
 MAX_RELATIVE_CORRECTION = 1.0

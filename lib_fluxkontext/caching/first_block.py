@@ -20,9 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.caching.batched_state import BatchedState
+from lib_fluxkontext.caching.batched_state import BatchedState, same_layout
 from lib_fluxkontext.caching.forecast import LinearForecast, fit_forecast
-from lib_fluxkontext.caching.rows import same_layout
 from lib_fluxkontext.caching.sample_key import Decision, SampleKey, Step
 
 

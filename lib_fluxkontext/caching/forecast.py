@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.caching.rows import expand_like
+from lib_fluxkontext.caching.batched_state import expand_like
 
 REACH = 1.0
 """A forecast extends at most this many times the distance between the two steps behind it, so it cannot run away."""

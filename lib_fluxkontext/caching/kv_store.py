@@ -163,7 +163,7 @@ def _fits(stored: Tensor, new: Tensor) -> bool:
 
 
 def _release_pinned_memory() -> None:
-    """Return freed pinned memory to the system: torch holds it until the process ends. Before 2.5 there is no way to."""
+    """Return freed pinned memory to the system, which torch holds until the process ends; torch 2.5 or newer."""
     empty_cache = getattr(torch._C, "_host_emptyCache", None)
     if empty_cache is None or not torch.cuda.is_available():
         return

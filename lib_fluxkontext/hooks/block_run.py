@@ -189,6 +189,7 @@ class BlockRun:
         self._text_tokens = output.text.shape[1]
 
     def _store(self, image: Tensor) -> None:
-        assert self._first_residual is not None and self._first_image is not None  # the first block ran before the last
+        assert self._first_residual is not None  # the first block ran before the last
+        assert self._first_image is not None
         rest = image[:, : self._image_tokens] - self._first_image
         self._cache.store(self._samples, self._step, self._sigmas, self._first_residual, rest)

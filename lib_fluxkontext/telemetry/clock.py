@@ -47,7 +47,8 @@ class _CudaSpan:
 
     def seconds(self) -> float:
         self._end.synchronize()
-        return self._start.elapsed_time(self._end) / 1000.0
+        milliseconds: float = self._start.elapsed_time(self._end)
+        return milliseconds / 1000.0
 
     def done(self) -> bool:
         return bool(self._end.query())

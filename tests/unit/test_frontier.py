@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.frontier.document import comparison, frontier, psnr_at, table, target
 from benchmarks.frontier.measure import Row, Sample, rows
 from benchmarks.frontier.methods import BOTH, CACHE_DIT, PLAIN, UNCACHED, methods
+from benchmarks.frontier.tables import comparison, frontier, psnr_at, table, target
 
 
 def row(family: str, ratio: float, psnr: float) -> Row:

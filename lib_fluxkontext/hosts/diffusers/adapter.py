@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -23,8 +23,8 @@ class DiffusersFluxAdapter:
         return "forward"
 
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        double_blocks, single_blocks = transformer.transformer_blocks, transformer.single_transformer_blocks
-        assert isinstance(double_blocks, nn.ModuleList) and isinstance(single_blocks, nn.ModuleList)
+        double_blocks = cast(nn.ModuleList, transformer.transformer_blocks)
+        single_blocks = cast(nn.ModuleList, transformer.single_transformer_blocks)
         return [*double_blocks, *single_blocks]
 
     def block_image(self, args: Args, kwargs: Kwargs) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ class ForgeFluxAdapter:
         return "inner_forward" if hasattr(transformer, "inner_forward") else "forward_orig"
 
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
-        double_blocks, single_blocks = transformer.double_blocks, transformer.single_blocks
-        assert isinstance(double_blocks, nn.ModuleList) and isinstance(single_blocks, nn.ModuleList)
+        double_blocks = cast(nn.ModuleList, transformer.double_blocks)
+        single_blocks = cast(nn.ModuleList, transformer.single_blocks)
         return [*double_blocks, *single_blocks]
 
     def block_image(self, args: Args, kwargs: Kwargs) -> Tensor:
@@ -63,13 +63,9 @@ def flux_adapter(transformer: nn.Module) -> ForgeFluxAdapter | None:
 
 def hidden_size(transformer: nn.Module) -> int:
     """Channels of the tokens between blocks."""
-    size = getattr(transformer, "hidden_size", 3072)
-    assert isinstance(size, int)
-    return size
+    return int(getattr(transformer, "hidden_size", 3072))
 
 
 def computation_dtype(transformer: nn.Module) -> torch.dtype:
     """Dtype of the tokens between blocks, which is not that of quantised weights."""
-    dtype = getattr(transformer, "computation_dtype", torch.float32)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+    return cast(torch.dtype, getattr(transformer, "computation_dtype", torch.float32))
