@@ -19,13 +19,13 @@ class KontextError(ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. Torch has an exception type for the device's memory, and only a message for the host's."""
+    """Whether memory ran out. Torch has an exception type for device memory, and only a message for host memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return any(phrase in str(error) for phrase in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
 def first_line(error: BaseException, limit: int | None = None) -> str:
-    """Return the first line of an error's message, at most ``limit`` characters; the type's name where there is none."""
+    """Return the first line of an error's message, cut to ``limit`` characters; its type's name if there is none."""
     lines = str(error).splitlines()
     return lines[0][:limit] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Settings and results as infotext, and back."""
+"""Write settings and results as infotext (the generation parameters in an image file), and read settings back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_fluxkontext.images.decode import WHITE, Reference
 from lib_fluxkontext.presentation import text
-from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings
+from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings, default_of
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 LABELS: dict[str, str] = {
@@ -29,32 +29,36 @@ LABELS: dict[str, str] = {
     "cache_forecast": "Kontext cache forecast",
     "cache_correct": "Kontext cache correct",
 }
-"""Infotext's name of every setting but the images."""
+"""Setting → label in infotext; images have labels of their own."""
 
-TABLE = frozenset(FIELD_NAMES[: FIELD_NAMES.index("cache_compute_last") + 1])
-"""Written always; what is rarer, only where it is not the default, to keep the infotext short."""
+ALWAYS_WRITTEN = frozenset(FIELD_NAMES[: FIELD_NAMES.index("cache_compute_last") + 1])
+"""Settings that are always written. The others are written where they are not the default, so that infotext stays
+short."""
 
 IMAGE_LABEL = "Kontext image"
 """Followed by the reference's number."""
 
 BACKGROUND = "Kontext background"
-"""What transparent references were flattened on; only where it was not white. The setting's name in infotext, too."""
+"""Colour that transparent references were flattened on; written where it is not white."""
 
 STEP_TIME = "Kontext step time"
 STEPS_CACHED = "Kontext steps cached"
 VRAM_PEAK = "Kontext VRAM peak"
 REPORT = "Kontext report"
-"""Only in the API's ``info``, as an object: every call, every step, the sums."""
+"""The whole report as an object, in the API's ``info`` alone."""
 
-_IMAGE = re.compile(r"([0-9a-f]{12}) (\d+)×(\d+)")
+Value = bool | int | float | str
+"""A setting's value, parsed from infotext."""
+
+_IMAGE_PATTERN = re.compile(r"([0-9a-f]{12}) (\d+)×(\d+)")
 
 
 def settings_to_infotext(settings: KontextSettings, references: Sequence[Reference]) -> dict[str, str]:
-    """Infotext of the settings, and of each reference its digest and size: the images themselves do not fit."""
+    """Write the settings, and each reference's digest and size in place of the image."""
     fields = {
         label: str(getattr(settings, name))
         for name, label in LABELS.items()
-        if name in TABLE or getattr(settings, name) != KontextSettings.model_fields[name].default
+        if name in ALWAYS_WRITTEN or getattr(settings, name) != default_of(name)
     }
     for reference in references:
         number = reference.name.removeprefix("image")
@@ -66,61 +70,63 @@ def settings_to_infotext(settings: KontextSettings, references: Sequence[Referen
 
 
 def strip_own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without anything that this module writes."""
-    ours = {*LABELS.values(), BACKGROUND, STEP_TIME, STEPS_CACHED, VRAM_PEAK, REPORT}
-    return {key: value for key, value in fields.items() if key not in ours and not key.startswith(IMAGE_LABEL)}
+    """Return a copy without the fields that this module writes."""
+    own = {*LABELS.values(), BACKGROUND, STEP_TIME, STEPS_CACHED, VRAM_PEAK, REPORT}
+    return {label: value for label, value in fields.items() if label not in own and not label.startswith(IMAGE_LABEL)}
 
 
-def infotext_line(fields: Mapping[str, Any]) -> str:
-    """``"Steps: 20, Size: 512x512, …"``; a value with a comma or colon is quoted, as Forge's reader expects."""
-    return ", ".join(f"{key}: {_quoted(str(value))}" for key, value in fields.items())
+def infotext_line(fields: Mapping[str, object]) -> str:
+    """Join fields: ``"Steps: 20, Size: 512x512"``; quote a value with a comma or colon, as Forge's parser expects."""
+    return ", ".join(f"{label}: {_quote(str(value))}" for label, value in fields.items())
 
 
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ",:\n") else value
+def _quote(value: str) -> str:
+    needs_quotes = any(character in value for character in ",:\n")
+    return json.dumps(value, ensure_ascii=False) if needs_quotes else value
 
 
 def image_to_infotext(reference: Reference) -> str:
-    """``"3fa9c1d20b44 640×480"``."""
+    """Identify a reference by digest and size: ``"3fa9c1d20b44 640×480"``."""
     width, height = reference.size
     return f"{reference.digest} {width}×{height}"
 
 
 def report_to_infotext(report: GenerationReport) -> dict[str, str]:
-    """The three results that every picture carries."""
+    """Write the results that stand in every image's infotext."""
     fields = {STEP_TIME: text.step_time(report), STEPS_CACHED: text.steps_cached(report)}
     if report.memory is not None:
         fields[VRAM_PEAK] = text.memory_peak(report.memory)
     return fields
 
 
-def parser(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    """A function from pasted parameters to the value of one control; None leaves the control as it is."""
+def parser(name: str) -> Callable[[Mapping[str, object]], Value | None]:
+    """Return a function from pasted parameters to the value of one control; None leaves the control as it is."""
     label = LABELS[name]
 
-    def parse(params: Mapping[str, Any]) -> Any:
-        if label not in params and LABELS["enabled"] in params:  # left out because it was the default
-            return KontextSettings.model_fields[name].default
+    def parse(params: Mapping[str, object]) -> Value | None:
+        if label not in params and LABELS["enabled"] in params:  # omitted because it was the default
+            default: Value = default_of(name)
+            return default
         return parse_value(name, params.get(label))
 
     return parse
 
 
-def parse_value(name: str, value: Any) -> Any:
-    """One setting's value from infotext, or None where it is missing or damaged.
+def parse_value(name: str, value: object) -> Value | None:
+    """Parse one setting; None where it is missing or damaged.
 
     Booleans need care: Forge would call ``bool("False")``, which is true.
     """
     if value is None:
         return None
     written = str(value)
-    default = KontextSettings.model_fields[name].default
+    number: int | float
     try:
-        match default:
+        match default_of(name):
             case bool():
                 return {"True": True, "False": False}.get(written)
             case int():
-                number: Any = int(float(written))
+                number = int(float(written))
             case float():
                 number = float(written)
             case _:
@@ -132,16 +138,16 @@ def parse_value(name: str, value: Any) -> Any:
 
 
 def fill_in_background(params: dict[str, Any]) -> None:
-    """White was left out; where the user's own setting is another, pasted parameters must bring it back."""
+    """Add white, which is not written, to pasted parameters: the user's own setting may be another colour."""
     if LABELS["enabled"] in params:
         params.setdefault(BACKGROUND, WHITE)
 
 
-def expected_images(params: Mapping[str, Any]) -> dict[str, str]:
-    """Which references pasted parameters were made with: setting name → ``"digest W×H"``."""
-    found = {}
+def expected_images(params: Mapping[str, object]) -> dict[str, str]:
+    """Return the references of pasted parameters: setting → ``"digest W×H"``."""
+    images = {}
     for name in IMAGE_FIELDS:
-        match = _IMAGE.fullmatch(str(params.get(f"{IMAGE_LABEL} {name[-1]}", "")))
+        match = _IMAGE_PATTERN.fullmatch(str(params.get(f"{IMAGE_LABEL} {name[-1]}", "")))
         if match:
-            found[name] = match.group(0)
-    return found
+            images[name] = match.group(0)
+    return images

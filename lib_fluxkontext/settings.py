@@ -1,7 +1,7 @@
 """What the user asked for: one model for the panel, the API, the infotext and the command line.
 
-The fields below stand in the order of the API's positional arguments. That order is a contract: new fields
-are appended, never inserted.
+The fields stand in the order of the API's positional arguments. That order is a contract: new fields are appended,
+never inserted.
 """
 
 from __future__ import annotations
@@ -16,58 +16,63 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lib_fluxkontext.errors import KontextError
 
 Sizing = Literal["to BFL recommended", "to output", "no change", "fit inside output"]
-SIZINGS: tuple[str, ...] = get_args(Sizing)
+SIZINGS: tuple[Sizing, ...] = get_args(Sizing)
+
+DEFAULT_THRESHOLD = 0.14
+"""First Block Cache's default threshold: its relative change of the first block's residual."""
 
 
-def _integral(value: Any) -> Any:
+def _whole_float_to_int(value: object) -> object:
     """Let 1.0 pass as 1: JavaScript, and so JSON, does not tell them apart."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value
 
 
-Count = Annotated[int, BeforeValidator(_integral)]
+Count = Annotated[int, BeforeValidator(_whole_float_to_int)]
 
-_A_SWITCH = "true or false"
-_AN_IMAGE = "a base64 text, a data URI, an http(s) URL where Forge allows it, or null"
+_BOOLEAN = "true or false"
+_IMAGE = "a base64 text, a data URI, an http(s) URL where Forge allows it, or null"
 
 
 class KontextSettings(BaseModel):
-    """One generation's settings. ``description`` says what is allowed, in the words of the error message."""
+    """One generation's settings. A field's ``description`` says what is allowed; error messages quote it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
-    enabled: bool = Field(False, description=_A_SWITCH)
-    image1: Any = Field(None, description=_AN_IMAGE)
-    image2: Any = Field(None, description=_AN_IMAGE)
-    sizing: Sizing = Field("to BFL recommended", description="one of " + ", ".join(f'"{s}"' for s in SIZINGS))
-    half_size: bool = Field(False, description=_A_SWITCH)
-    cache: bool = Field(True, description=_A_SWITCH)
-    cache_threshold: float = Field(0.14, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1")
+    enabled: bool = Field(False, description=_BOOLEAN)
+    image1: Any = Field(None, description=_IMAGE)
+    image2: Any = Field(None, description=_IMAGE)
+    sizing: Sizing = Field("to BFL recommended", description="one of " + ", ".join(f'"{name}"' for name in SIZINGS))
+    half_size: bool = Field(False, description=_BOOLEAN)
+    cache: bool = Field(True, description=_BOOLEAN)
+    cache_threshold: float = Field(
+        DEFAULT_THRESHOLD, ge=0, le=1, allow_inf_nan=False, description="a number from 0 to 1"
+    )
     cache_warmup_steps: Count = Field(1, ge=1, description="a whole number, 1 or more")
     cache_max_consecutive: Count = Field(0, ge=0, description="a whole number, 0 (no limit) or more")
-    cache_compute_last: bool = Field(False, description=_A_SWITCH)
-    mute_image1: bool = Field(False, description=_A_SWITCH)
-    mute_image2: bool = Field(False, description=_A_SWITCH)
-    init_image_as_reference: bool = Field(False, description=_A_SWITCH)
-    hires_references: bool = Field(True, description=_A_SWITCH)
+    cache_compute_last: bool = Field(False, description=_BOOLEAN)
+    mute_image1: bool = Field(False, description=_BOOLEAN)
+    mute_image2: bool = Field(False, description=_BOOLEAN)
+    init_image_as_reference: bool = Field(False, description=_BOOLEAN)
+    hires_references: bool = Field(True, description=_BOOLEAN)
     reference_refresh: Count = Field(0, ge=0, description="a whole number, 0 (off) or more")
-    cache_forecast: bool = Field(True, description=_A_SWITCH)
-    cache_correct: bool = Field(False, description=_A_SWITCH)
+    cache_forecast: bool = Field(True, description=_BOOLEAN)
+    cache_correct: bool = Field(False, description=_BOOLEAN)
 
     @property
     def cache_active(self) -> bool:
-        """Whether any step could be reused: threshold 0 never reuses, so nothing is hooked at all."""
+        """Whether First Block Cache can reuse a step: with threshold 0 it never does, so nothing is hooked at all."""
         return self.cache and self.cache_threshold > 0
 
     @property
     def reuse_active(self) -> bool:
-        """Whether what is kept of the references is ever read: not where they run in every step and none is reused."""
+        """Whether the reference K/V cache is read: not where references run in every step and no step is reused."""
         return self.reference_refresh > (0 if self.cache_active else 1)
 
     @classmethod
-    def from_arguments(cls, arguments: Sequence[Any]) -> KontextSettings:
-        """Read the positional form, or a single object in first place.
+    def from_arguments(cls, arguments: Sequence[object]) -> KontextSettings:
+        """Validate the positional form, or a single object in first place.
 
         Args:
             arguments: values in the order of ``FIELD_NAMES`` (missing ones keep their defaults), or a sequence
@@ -88,7 +93,7 @@ class KontextSettings(BaseModel):
         """Validate named values; see ``from_arguments`` for the errors."""
         for name in values:
             if name not in FIELD_NAMES:
-                raise KontextError(_unknown(name), str(name))
+                raise KontextError(_unknown_name(name), str(name))
         try:
             return cls(**values)
         except ValidationError as error:
@@ -101,43 +106,59 @@ FIELD_NAMES: tuple[str, ...] = tuple(KontextSettings.model_fields)
 IMAGE_FIELDS: tuple[str, str] = ("image1", "image2")
 
 
+def default_of(name: str) -> Any:
+    """Return the default of a setting.
+
+    Raises:
+        KeyError: no such setting.
+    """
+    return KontextSettings.model_fields[name].default
+
+
 Preset = Literal["Off", "Quality", "Balanced", "Fast"]
+PresetValues = dict[str, bool | int | float]
 CUSTOM = "Custom"
+"""What settings are called that are no preset."""
 
-_CAREFUL: dict[str, Any] = {
-    "cache": True,
-    "cache_threshold": 0.14,
-    "cache_forecast": True,
-    "cache_correct": False,
-    "cache_warmup_steps": 1,
-    "cache_max_consecutive": 0,
-    "cache_compute_last": False,
-    "reference_refresh": 0,
+PRESET_FIELDS: tuple[str, ...] = (
+    "cache",
+    "cache_threshold",
+    "cache_forecast",
+    "cache_correct",
+    "cache_warmup_steps",
+    "cache_max_consecutive",
+    "cache_compute_last",
+    "reference_refresh",
+)
+
+_DEFAULTS: PresetValues = {name: default_of(name) for name in PRESET_FIELDS}
+
+PRESETS: dict[Preset, PresetValues] = {
+    "Off": _DEFAULTS | {"cache": False},
+    "Quality": _DEFAULTS | {"cache_threshold": 0.08},
+    "Balanced": _DEFAULTS,
+    "Fast": _DEFAULTS | {"cache_threshold": 0.2, "cache_correct": True, "reference_refresh": 1},
 }
-
-PRESETS: dict[Preset, dict[str, Any]] = {
-    "Off": _CAREFUL | {"cache": False},
-    "Quality": _CAREFUL | {"cache_threshold": 0.08},
-    "Balanced": _CAREFUL,
-    "Fast": _CAREFUL | {"cache_threshold": 0.2, "cache_correct": True, "reference_refresh": 1},
-}
-"""Setting name → value. *Balanced* is the default of panel and API; *Fast* alone has what the literature has not shown
-on the real model: reference reuse and correction."""
-
-PRESET_FIELDS: tuple[str, ...] = tuple(PRESETS["Off"])
+"""Preset → setting → value. *Balanced* is the default of panel and API. *Fast* alone uses what the literature has not
+shown on the real model: reference reuse and correction."""
 
 
 def preset_of(values: Mapping[str, Any]) -> str:
-    """The preset that these settings are, or ``CUSTOM``. With nothing reused the rest does not matter."""
-    if not values["cache"] and (values["reference_refresh"] or 0) < 2:
+    """Return the preset that these settings are, or ``CUSTOM``.
+
+    Args:
+        values: at least ``PRESET_FIELDS``; None where a number field on the panel is empty.
+    """
+    if not values["cache"] and (values["reference_refresh"] or 0) < 2:  # nothing is reused, so the rest has no effect
         return "Off"
-    return next(
-        (name for name, preset in PRESETS.items() if all(values[one] == preset[one] for one in PRESET_FIELDS)), CUSTOM
-    )
+    for preset, preset_values in PRESETS.items():
+        if all(values[name] == value for name, value in preset_values.items()):
+            return preset
+    return CUSTOM
 
 
-def describe(value: Any, limit: int = 40) -> str:
-    """A value as a person would recognise it, short enough for a one-line message."""
+def describe(value: object, limit: int = 40) -> str:
+    """Describe a value so that a person recognises it, short enough for a one-line message."""
     match value:
         case None:
             return "null"
@@ -154,7 +175,7 @@ def describe(value: Any, limit: int = 40) -> str:
     return f"a {type(value).__name__}"
 
 
-def _unknown(name: Any) -> str:
-    near = difflib.get_close_matches(str(name), FIELD_NAMES, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
+def _unknown_name(name: object) -> str:
+    similar = difflib.get_close_matches(str(name), FIELD_NAMES, n=1)
+    hint = f'did you mean "{similar[0]}"? ' if similar else ""
     return f"unknown name; {hint}allowed: {', '.join(FIELD_NAMES)}"

@@ -1,1 +1,1 @@
-"""What a checkpoint file is, from its header alone: ``header`` reads, ``flux`` explains, ``fit`` reckons."""
+"""Checkpoint files: read the tensor table of a header (``header``, ``gguf``), identify FLUX.1 by it (``flux``)."""

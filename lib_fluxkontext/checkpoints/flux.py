@@ -1,27 +1,38 @@
-"""What a tensor table says of a FLUX.1 checkpoint: which one, how quantised, how large."""
+"""Identify a FLUX.1 checkpoint by its tensor table: which model, how quantised, how large."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib_fluxkontext.checkpoints.header import Header, TensorEntry, read_header
+from lib_fluxkontext.geometry import TOKEN_CHANNELS
 
 BFL, DIFFUSERS = "double_blocks.0.img_attn.", "single_transformer_blocks.0.attn."
-CHROMA = "distilled_guidance_layer."
-"""Chroma has FLUX.1's blocks and is none: this takes the place of each block's modulation."""
+"""A name that only the original layout has, and one that only diffusers' has."""
 
-NF4_MARK, FP4_MARK = ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"
-REFERENCE_CHANNELS = 64
-"""Channels of an image token where references can be appended; Fill, Canny and Depth have more."""
+CHROMA = "distilled_guidance_layer."
+"""Chroma has FLUX.1's blocks and is another model: this layer takes the place of each block's modulation."""
+
+FOUR_BIT_SUFFIXES = {".quant_state.bitsandbytes__nf4": "NF4", ".quant_state.bitsandbytes__fp4": "FP4"}
+"""How names end in a checkpoint that bitsandbytes quantised → the type."""
+
+FAMILY_UNSURE = "FLUX.1 dev or Kontext"
+"""Kontext and plain dev have the same tensors; only a file's name tells them apart."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tensors of one type: how many, and their bytes."""
+    """The tensors of one type.
+
+    Attributes:
+        kind: the type.
+        tensors: how many.
+        bytes: of all of them.
+    """
 
     kind: str
     tensors: int
@@ -30,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What is known without loading a weight.
+    """A checkpoint as its header describes it.
 
     Attributes:
         name: of the file.
@@ -40,9 +51,9 @@ class CheckpointFacts:
         format: of the file.
         quantisation: the type of most of the transformer's bytes.
         mix: all its types, largest first.
-        parameters: of the transformer; packed 4-bit weights counted as what they stand for.
+        parameters: of the transformer; a packed byte counts as the two 4-bit weights in it.
         transformer_bytes: of the transformer's tensors.
-        file_bytes: of the file, text encoders and VAE with it where they are in it.
+        file_bytes: of the whole file, with text encoders and VAE where it has them.
     """
 
     name: str
@@ -57,81 +68,85 @@ class CheckpointFacts:
 
 
 def checkpoint_facts(path: Path) -> CheckpointFacts:
-    """Read and explain a checkpoint.
+    """Read a checkpoint's header and identify it.
 
     Raises:
         KontextError: as ``read_header``.
     """
-    return explain(path.name, read_header(path))
+    return identify(path.name, read_header(path))
 
 
-def explain(name: str, header: Header) -> CheckpointFacts:
-    """Explain a tensor table.
+def identify(name: str, header: Header) -> CheckpointFacts:
+    """Identify a checkpoint by its tensor table.
 
     Args:
         name: of the file. Kontext and plain dev have the same tensors, so the name alone tells them apart.
         header: its table.
     """
-    prefix, layout = _where(header.tensors)
-    inside = [one for one in header.tensors if one.name.startswith(prefix)] if layout else list(header.tensors)
-    names = {one.name[len(prefix) :]: one for one in inside}
-    four_bit = next((kind for mark, kind in ((NF4_MARK, "NF4"), (FP4_MARK, "FP4")) if _any_ends(names, mark)), None)
-    mix = _mix(inside, four_bit)
-    family, takes = (None, False) if layout is None else _family(name, names, layout)
+    prefix, layout = _find_transformer(header.tensors)
+    tensors = {tensor.name.removeprefix(prefix): tensor for tensor in header.tensors if tensor.name.startswith(prefix)}
+    four_bit = _four_bit_type(tensors)
+    mix = _mix(tensors.values(), four_bit)
+    family, takes_references = (None, False) if layout is None else _family(name, tensors, layout)
     return CheckpointFacts(
         name=name,
         family=family,
-        takes_references=takes,
+        takes_references=takes_references,
         format=header.format,
         quantisation=mix[0].kind,
         mix=mix,
-        parameters=sum(_numbers(one, names, four_bit) for one in names.items()),
-        transformer_bytes=sum(one.bytes for one in inside),
+        parameters=sum(_parameters(name, tensors, four_bit) for name in tensors),
+        transformer_bytes=sum(tensor.bytes for tensor in tensors.values()),
         file_bytes=header.file_bytes,
     )
 
 
-def _where(tensors: Sequence[TensorEntry]) -> tuple[str, str | None]:
-    """Prefix of the transformer's names, and which of the two layouts they follow; None where it is not FLUX.1."""
+def _find_transformer(tensors: Iterable[TensorEntry]) -> tuple[str, str | None]:
+    """Return the prefix of the transformer's names and which of the two layouts they follow, None if not FLUX.1."""
     if any(CHROMA in tensor.name for tensor in tensors):
         return "", None
     for tensor in tensors:
         for layout in (BFL, DIFFUSERS):
-            at = tensor.name.find(layout)
-            if at >= 0:
-                return tensor.name[:at], layout
+            position = tensor.name.find(layout)
+            if position >= 0:
+                return tensor.name[:position], layout
     return "", None
 
 
-def _family(file_name: str, names: dict[str, TensorEntry], layout: str) -> tuple[str, bool]:
-    embedder = names.get("img_in.weight" if layout == BFL else "x_embedder.weight")
-    channels = embedder.shape[1] if embedder is not None and len(embedder.shape) == 2 else REFERENCE_CHANNELS
+def _family(file_name: str, tensors: Mapping[str, TensorEntry], layout: str) -> tuple[str, bool]:
+    """Return the family, and whether it takes references."""
+    embedder = tensors.get("img_in.weight" if layout == BFL else "x_embedder.weight")
+    channels = embedder.shape[1] if embedder is not None and len(embedder.shape) == 2 else TOKEN_CHANNELS
     packed = embedder is not None and embedder.kind == "U8"  # 4-bit weights hide their shape
-    if channels != REFERENCE_CHANNELS and not packed:
+    if channels != TOKEN_CHANNELS and not packed:
         return "a FLUX.1 variant with extra input channels (Fill, Canny or Depth)", False
-    guided = any(one.startswith(("guidance_in.", "time_text_embed.guidance_embedder.")) for one in names)
+    guided = any(name.startswith(("guidance_in.", "time_text_embed.guidance_embedder.")) for name in tensors)
     if not guided:
         return "FLUX.1 schnell", True
-    return ("FLUX.1 Kontext" if "kontext" in file_name.lower() else "FLUX.1 dev or Kontext"), True
+    return ("FLUX.1 Kontext" if "kontext" in file_name.lower() else FAMILY_UNSURE), True
 
 
-def _mix(tensors: Sequence[TensorEntry], four_bit: str | None) -> tuple[Part, ...]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for one in tensors:
-        groups[four_bit if four_bit and one.kind == "U8" else one.kind].append(one.bytes)
-    parts = [Part(kind, len(sizes), sum(sizes)) for kind, sizes in groups.items()]
+def _four_bit_type(names: Iterable[str]) -> str | None:
+    for name in names:
+        for suffix, kind in FOUR_BIT_SUFFIXES.items():
+            if name.endswith(suffix):
+                return kind
+    return None
+
+
+def _mix(tensors: Iterable[TensorEntry], four_bit: str | None) -> tuple[Part, ...]:
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for tensor in tensors:
+        sizes[four_bit if four_bit and tensor.kind == "U8" else tensor.kind].append(tensor.bytes)
+    parts = [Part(kind, len(tensor_bytes), sum(tensor_bytes)) for kind, tensor_bytes in sizes.items()]
     return tuple(sorted(parts, key=lambda part: -part.bytes))
 
 
-def _numbers(item: tuple[str, TensorEntry], names: dict[str, TensorEntry], four_bit: str | None) -> int:
-    name, tensor = item
+def _parameters(name: str, tensors: Mapping[str, TensorEntry], four_bit: str | None) -> int:
+    """Count the parameters of one tensor; what bitsandbytes stores beside its weights are none."""
+    elements = math.prod(tensors[name].shape)
     if not four_bit:
-        return math.prod(tensor.shape)
-    if any(mark in name for mark in (".absmax", ".quant_map", ".quant_state", ".nested_")):
+        return elements
+    if any(marker in name for marker in (".absmax", ".quant_map", ".quant_state", ".nested_")):
         return 0
-    packed = f"{name}.absmax" in names
-    return math.prod(tensor.shape) * (2 if packed else 1)
-
-
-def _any_ends(names: dict[str, TensorEntry], mark: str) -> bool:
-    return any(name.endswith(mark) for name in names)
+    return 2 * elements if f"{name}.absmax" in tensors else elements

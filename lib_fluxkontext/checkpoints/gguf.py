@@ -1,13 +1,21 @@
-"""GGUF headers, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
+"""Read GGUF headers, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
 
 from __future__ import annotations
 
 import math
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-Entry = tuple[str, str, tuple[int, ...], int, int]
-"""Name, type, shape (rows first), offset in the data, bytes."""
+
+class GGUFTensor(NamedTuple):
+    """An entry of the tensor table: name, type, shape (rows first), offset in the data and size, both in bytes."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
 
 TYPES = {
     0: ("F32", 1, 4),
@@ -32,9 +40,10 @@ TYPES = {
     28: ("F64", 1, 8),
     30: ("BF16", 1, 2),
 }
-"""Number → name, numbers in a block, bytes of a block (``ggml.h``, ``ggml-common.h``)."""
+"""Type number → name, elements per block, bytes per block (``ggml.h``, ``ggml-common.h``)."""
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""Metadata type number → ``struct`` code."""
 _STRING, _ARRAY = 8, 9
 MAX_DEPTH = 4
 MAX_DIMENSIONS = 8
@@ -43,84 +52,112 @@ DEFAULT_ALIGNMENT = 32
 
 
 class _Reader:
-    """Reads little-endian values and refuses to read past what the header may take."""
+    """Read little-endian values from a header.
+
+    Args:
+        file: at its start.
+        limit: bytes that the header may have.
+    """
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
-        self._left = limit
+        self._remaining = limit
         self.position = 0
 
-    def take(self, count: int) -> bytes:
-        if count > self._left:
+    def read(self, count: int) -> bytes:
+        """Read bytes.
+
+        Raises:
+            ValueError: beyond the limit, or the end of the file.
+        """
+        if count > self._remaining:
             raise ValueError("its header says it is larger than the file, or than any honest one")
         data = self._file.read(count)
         if len(data) != count:
             raise ValueError("cut off before the end of its header")
-        self._left -= count
+        self._remaining -= count
         self.position += count
         return data
 
-    def number(self, code: str) -> int:
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
+    def scalar(self, code: str) -> object:
+        """Read a number or a boolean by its ``struct`` code."""
+        value: object = struct.unpack(f"<{code}", self.read(struct.calcsize(code)))[0]
+        return value
 
-    def text(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8", "replace")
+    def uint32(self) -> int:
+        """Read an unsigned 32-bit integer."""
+        return int.from_bytes(self.read(4), "little")
+
+    def uint64(self) -> int:
+        """Read an unsigned 64-bit integer."""
+        return int.from_bytes(self.read(8), "little")
+
+    def string(self) -> str:
+        """Read a string: its length in bytes, then UTF-8."""
+        return self.read(self.uint64()).decode("utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> object:
-        """One metadata value; arrays are skipped over, their numbers are nobody's business here."""
+        """Read one metadata value; arrays are skipped and give None.
+
+        Raises:
+            ValueError: an unknown type, or arrays nested too deeply.
+        """
         if kind in _SCALARS:
-            return self.number(_SCALARS[kind])
+            return self.scalar(_SCALARS[kind])
         if kind == _STRING:
-            return self.text()
+            return self.string()
         if kind != _ARRAY or depth >= MAX_DEPTH:
             raise ValueError(f"its header has a value of an unknown kind ({kind})")
-        inner, count = self.number("I"), self.number("Q")
-        if inner in _SCALARS:
-            self.take(count * struct.calcsize(_SCALARS[inner]))
+        element_kind, count = self.uint32(), self.uint64()
+        if element_kind in _SCALARS:
+            self.read(count * struct.calcsize(_SCALARS[element_kind]))
         else:
-            for _ in range(count):  # each takes at least eight bytes, so the limit ends a count that lies
-                self.value(inner, depth + 1)
+            for _ in range(count):  # an element takes at least eight bytes, so the limit ends a count that lies
+                self.value(element_kind, depth + 1)
         return None
 
 
-def read_gguf(file: BinaryIO, size: int, max_header: int) -> tuple[list[Entry], int]:
-    """The tensor table, and where the data begins.
+def read_gguf(file: BinaryIO, size: int, max_header: int) -> tuple[list[GGUFTensor], int]:
+    """Read the tensor table.
 
     Args:
         file: at its start.
         size: of the file, in bytes.
-        max_header: bytes a header may take.
+        max_header: bytes a header may have.
+
+    Returns:
+        The tensors, and where in the file the data begins.
 
     Raises:
         ValueError: truncated, contradictory or of an unknown version; the message says which.
     """
     reader = _Reader(file, min(size, max_header))
-    if reader.take(4) != b"GGUF":
+    if reader.read(4) != b"GGUF":
         raise ValueError("not GGUF")
-    version = reader.number("I")
+    version = reader.uint32()
     if version not in (2, 3):
         raise ValueError(f"GGUF of version {version}; 2 and 3 are known")
-    tensors, pairs = reader.number("Q"), reader.number("Q")
-    if max(tensors, pairs) > MAX_ENTRIES:
-        raise ValueError(f"its header counts {max(tensors, pairs):,} entries, more than any honest one")
+    tensor_count, pair_count = reader.uint64(), reader.uint64()
+    if max(tensor_count, pair_count) > MAX_ENTRIES:
+        raise ValueError(f"its header counts {max(tensor_count, pair_count):,} entries, more than any honest one")
     alignment = DEFAULT_ALIGNMENT
-    for _ in range(pairs):
-        key = reader.text()
-        value = reader.value(reader.number("I"))
+    for _ in range(pair_count):
+        key = reader.string()
+        value = reader.value(reader.uint32())
         if key == "general.alignment" and isinstance(value, int) and 0 < value <= 2**20:
             alignment = value
-    entries = [_entry(reader) for _ in range(tensors)]
-    return entries, -(-reader.position // alignment) * alignment
+    tensors = [_read_tensor(reader) for _ in range(tensor_count)]
+    return tensors, -(-reader.position // alignment) * alignment
 
 
-def _entry(reader: _Reader) -> Entry:
-    name = reader.text()
-    dimensions = reader.number("I")
+def _read_tensor(reader: _Reader) -> GGUFTensor:
+    name = reader.string()
+    dimensions = reader.uint32()
     if dimensions > MAX_DIMENSIONS:
         raise ValueError(f"its header gives {name[:60]} {dimensions} dimensions")
-    shape = tuple(reversed([reader.number("Q") for _ in range(dimensions)]))
-    number, offset = reader.number("I"), reader.number("Q")
+    shape = tuple(reversed([reader.uint64() for _ in range(dimensions)]))
+    number, offset = reader.uint32(), reader.uint64()
     if number not in TYPES:
         raise ValueError(f"its header gives {name[:60]} the unknown type {number}")
-    kind, block, block_bytes = TYPES[number]
-    return name, kind, shape, offset, math.prod(shape) // block * block_bytes
+    kind, block_elements, block_bytes = TYPES[number]
+    return GGUFTensor(name, kind, shape, offset, math.prod(shape) // block_elements * block_bytes)

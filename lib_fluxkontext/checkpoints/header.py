@@ -1,4 +1,4 @@
-"""Tensor tables of safetensors and GGUF files. Only headers are read, and nothing in them is trusted."""
+"""Read the tensor tables of safetensors and GGUF files: headers only, and nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeGuard
 
 from lib_fluxkontext.checkpoints.gguf import read_gguf
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
 
 MAX_HEADER = 25 * 2**20
 """Bytes. FLUX.1's header has about 100 KB; reading more than this would no longer be instant."""
 
 FIELD = "checkpoint"
+"""The field that errors name."""
 
 SAFETENSORS_BITS = {
     "F64": 64,
@@ -31,6 +32,7 @@ SAFETENSORS_BITS = {
     "U8": 8,
     "BOOL": 8,
 }
+"""Type → bits per element."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Header:
     """A file's tensor table.
 
     Attributes:
-        format: which kind of file.
+        format: of the file.
         tensors: in the file's order.
         file_bytes: of the whole file.
     """
@@ -66,7 +68,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read a checkpoint's tensor table; the content decides the format, not the name.
+    """Read a checkpoint's tensor table. The content decides the format, not the name.
 
     Raises:
         KontextError: no such file, neither format, truncated, or a table that contradicts itself.
@@ -77,26 +79,22 @@ def read_header(path: Path) -> Header:
             start = file.read(8)
             file.seek(0)
             if start[:4] == b"GGUF":
-                return Header("GGUF", _gguf(file, size), size)
-            return Header("safetensors", _safetensors(file, size), size)
+                return Header("GGUF", _read_gguf_table(file, size), size)
+            return Header("safetensors", _read_safetensors_table(file, size), size)
     except OSError as error:
         raise KontextError(f"{path.name}: {(error.strerror or 'cannot be read').lower()}", FIELD) from None
     except (ValueError, RecursionError) as error:
-        raise KontextError(f"{path.name}: {(str(error).splitlines() or ['not readable'])[0]}", FIELD) from None
+        raise KontextError(f"{path.name}: {first_line(error)}", FIELD) from None
 
 
-def _gguf(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
-    table, data_start = read_gguf(file, size, MAX_HEADER)
-    entries = []
-    spans = []
-    for name, kind, shape, offset, length in table:
-        entries.append(TensorEntry(name, kind, shape, length))
-        spans.append((data_start + offset, data_start + offset + length))
-    _check_spans(spans, size)
-    return tuple(entries)
+def _read_gguf_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
+    tensors, data_start = read_gguf(file, size, MAX_HEADER)
+    starts = [data_start + tensor.offset for tensor in tensors]
+    _check_spans([(start, start + tensor.bytes) for start, tensor in zip(starts, tensors, strict=True)], size)
+    return tuple(TensorEntry(tensor.name, tensor.kind, tensor.shape, tensor.bytes) for tensor in tensors)
 
 
-def _safetensors(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
+def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
     if size < 8:
         raise ValueError("neither safetensors nor GGUF: the file is empty or a few bytes long")
     length = int.from_bytes(file.read(8), "little")
@@ -110,36 +108,41 @@ def _safetensors(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
         raise ValueError("neither safetensors nor GGUF: its header is no JSON") from None
     if not isinstance(table, dict):
         raise ValueError("its header is no table of tensors")
-    entries, spans = [], []
+    data_start = 8 + length
+    tensors, spans = [], []
     for name, entry in table.items():
         if name == "__metadata__":
             continue
-        tensor, span = _safetensors_entry(name, entry)
-        entries.append(tensor)
-        spans.append((8 + length + span[0], 8 + length + span[1]))
+        tensor, (start, end) = _parse_safetensors_entry(name, entry)
+        tensors.append(tensor)
+        spans.append((data_start + start, data_start + end))
     _check_spans(spans, size)
-    return tuple(entries)
+    return tuple(tensors)
 
 
-def _safetensors_entry(name: str, entry: object) -> tuple[TensorEntry, tuple[int, int]]:
+def _parse_safetensors_entry(name: str, entry: object) -> tuple[TensorEntry, tuple[int, int]]:
+    """Return the tensor, and where it begins and ends in the data."""
     broken = ValueError(f"its header has a broken entry: {name[:60]}")
     if not isinstance(entry, dict):
         raise broken
-    kind, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(kind, str) or not _counts(shape) or not _counts(span) or len(span) != 2 or span[0] > span[1]:
+    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(kind, str) or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
+        raise broken
+    start, end = offsets
+    if start > end:
         raise broken
     bits = SAFETENSORS_BITS.get(kind)
-    if bits is not None and math.prod(shape) * bits != (span[1] - span[0]) * 8:
-        raise ValueError(f"its header says {kind} {shape} of {name[:60]}, but gives it {span[1] - span[0]} bytes")
-    return TensorEntry(name, kind, tuple(shape), span[1] - span[0]), (span[0], span[1])
+    if bits is not None and math.prod(shape) * bits != (end - start) * 8:
+        raise ValueError(f"its header says {kind} {shape} of {name[:60]}, but gives it {end - start} bytes")
+    return TensorEntry(name, kind, tuple(shape), end - start), (start, end)
 
 
-def _counts(value: object) -> bool:
-    return isinstance(value, list) and all(type(one) is int and 0 <= one < 2**60 for one in value)
+def _is_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(count) is int and 0 <= count < 2**60 for count in value)
 
 
 def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
-    """Every tensor inside the file, and none over another."""
+    """Check that every tensor lies inside the file and that none overlap."""
     if not spans:
         raise ValueError("there is no tensor in it")
     ordered = sorted(spans)

@@ -1,1 +1,1 @@
-"""The run log: a row for every finished generation (``row``), in SQLite (``log``), shown and exported (``table``)."""
+"""The run log: one record per finished generation (``record``), stored in SQLite (``store``)."""

@@ -1,9 +1,9 @@
-"""One generation in the run log."""
+"""A generation as the run log records it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypedDict
 
 from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.records import GenerationReport
@@ -11,33 +11,33 @@ from lib_fluxkontext.telemetry.records import GenerationReport
 
 @dataclass(frozen=True)
 class Run:
-    """What one generation was made with, and what it cost.
+    """Settings and cost of one generation. The names are the columns of the run log's table.
 
     Attributes:
         made: local time, ``"2026-11-21 14:05:09"``.
         checkpoint: its name.
         low_bits: Forge's *Diffusion in Low Bits*.
         loras: names, separated by commas.
-        sampler: and
-        scheduler: as Forge names them.
-        steps: asked for.
-        size: ``"1024×768"``.
-        images: pictures made.
-        seed: of the first.
+        sampler: Forge's name.
+        scheduler: Forge's name.
+        steps: sampler steps that were asked for.
+        size: ``"1024×768"``, in pixels.
+        images: number of images made.
+        seed: of the first image.
         reference_tokens: of all references.
-        cache: ``"0.14, forecast"`` or ``"off"``.
-        reference_refresh: 0 is off.
-        reused_share: 0 to 1.
+        cache: First Block Cache's settings, ``"0.14, forecast"`` or ``"off"``.
+        reference_refresh: steps between refreshes of the reference K/V cache; 0 where it is off.
+        reused_share: share of steps that were reused, 0 to 1.
         computed_seconds: median seconds of a computed step, or None.
-        kept_seconds: of a step on kept references, or None.
-        reused_seconds: of a reused step, or None.
-        sampling_seconds: all passes.
-        encode_seconds: of the references.
+        kept_seconds: median seconds of a step computed with cached references, or None.
+        reused_seconds: median seconds of a reused step, or None.
+        sampling_seconds: of all passes.
+        encode_seconds: spent on encoding references.
         memory_bytes: torch's peak on the card; without CUDA the process's memory.
-        on_card: which of the two.
+        on_card: whether ``memory_bytes`` is the card's.
         settings: of the extension, as JSON without images.
         thumbnail: JPEG.
-        prompt: of the first picture where the user's settings have it stored, else empty.
+        prompt: of the first image; empty unless the user's settings have it stored.
     """
 
     made: str
@@ -69,28 +69,45 @@ class Run:
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
 
 
+class RunCosts(TypedDict):
+    """The fields of a ``Run`` that come from its report."""
+
+    reference_tokens: int
+    reused_share: float
+    computed_seconds: float | None
+    kept_seconds: float | None
+    reused_seconds: float | None
+    sampling_seconds: float
+    encode_seconds: float
+    memory_bytes: int
+    on_card: bool
+
+
 def describe_cache(settings: KontextSettings) -> str:
-    """``"0.14, forecast, corrected"``, ``"0.14"`` or ``"off"``; reference reuse alone can be corrected too."""
-    words = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
+    """Describe the caches: ``"0.14, forecast, corrected"``, ``"0.14"`` or ``"off"``.
+
+    Correction stands beside ``"off"`` too where the reference K/V cache is on.
+    """
+    parts = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
     if settings.cache_active and settings.cache_forecast:
-        words.append("forecast")
+        parts.append("forecast")
     if settings.cache_correct and (settings.cache_active or settings.reuse_active):
-        words.append("corrected")
-    return ", ".join(words)
+        parts.append("corrected")
+    return ", ".join(parts)
 
 
-def cost_columns(report: GenerationReport) -> dict[str, Any]:
-    """The columns that a report fills."""
+def run_costs(report: GenerationReport) -> RunCosts:
+    """Take from a report what the run log records."""
     memory = report.memory
     on_card = memory is not None and memory.device is not None
     return {
-        "reference_tokens": max((sum(one.reference_tokens) for one in report.passes), default=0),
+        "reference_tokens": max((sum(sampling.reference_tokens) for sampling in report.passes), default=0),
         "reused_share": report.reused_share,
         "computed_seconds": report.computed_seconds,
         "kept_seconds": report.kept_seconds,
         "reused_seconds": report.reused_seconds,
         "sampling_seconds": report.sampling_seconds,
-        "encode_seconds": sum(one.encode_seconds for one in report.passes),
+        "encode_seconds": sum(sampling.encode_seconds for sampling in report.passes),
         "memory_bytes": 0 if memory is None else int((memory.allocated if on_card else memory.process) or 0),
         "on_card": on_card,
     }

@@ -1,4 +1,4 @@
-"""The run log's file. Whatever is wrong with it costs the log, never a generation."""
+"""The run log's file. A failure costs a record in the log, never a generation."""
 
 from __future__ import annotations
 
@@ -12,69 +12,71 @@ from pathlib import Path
 
 from lib_fluxkontext.history.record import COLUMNS, Run
 
-LIMIT = 10_000
-"""Runs kept; the oldest go first. With thumbnails about 50 MB."""
+DEFAULT_LIMIT = 10_000
+"""Runs in a log, about 50 MB with thumbnails. The oldest are deleted first."""
 
 MIGRATIONS = (
     ("ALTER TABLE runs ADD COLUMN prompt TEXT DEFAULT ''",),
-    # Without them sorting and counting read every thumbnail there is.
+    # Without indexes sorting and counting would read every thumbnail.
     tuple(
         f"CREATE INDEX IF NOT EXISTS by_{column} ON runs ({column}, id DESC)"
         for column in ("sampling_seconds", "computed_seconds", "memory_bytes", "checkpoint")
     ),
 )
-"""What each version since the first has done to the table."""
+"""SQL statements that lead from each version of the table to the next, from the first on."""
 
 VERSION = 1 + len(MIGRATIONS)
 BUSY_TIMEOUT_SECONDS = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
-_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
-_FIRST = ", ".join(
-    f"{name} {_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}" for name in COLUMNS if name != "prompt"
+_SQL_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
+_FIRST_VERSION_COLUMNS = ", ".join(
+    f"{name} {_SQL_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}"
+    for name in COLUMNS
+    if name != "prompt"
 )
 
 
 class LogError(Exception):
-    """The log cannot be used now; the message is one line for the user."""
+    """The log cannot be used; the message is one line for the user."""
 
 
 class RunLog:
-    """Runs in one SQLite file. Every call opens and closes it, so that no handle is left and servers can share it.
+    """Runs in one SQLite file. Every call opens and closes it, so that no handle leaks and servers can share it.
 
     Args:
-        path: of the file; its folder is made when the first run is written.
-        limit: most runs kept.
+        path: of the file; its folder is created when the first run is added.
+        limit: maximum number of runs.
     """
 
-    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+    def __init__(self, path: Path, limit: int = DEFAULT_LIMIT) -> None:
         self.path = path
         self.limit = limit
 
     def add(self, run: Run) -> Path | None:
-        """Append a run. A file that is no log, or damaged, is set aside under another name, and a new one is begun.
+        """Add a run. A file that is damaged, or no log, is renamed and a new one is created.
 
         Returns:
-            Where the damaged file is now, or None where nothing was wrong.
+            Path of the damaged file, or None where nothing was wrong.
 
         Raises:
             LogError: the folder is read-only, the disk full, the file locked.
         """
-        aside = None
+        damaged_file = None
         try:
             try:
                 self._add(run)
             except sqlite3.OperationalError:  # read-only, full, locked: nothing is wrong with the file itself
                 raise
             except sqlite3.DatabaseError:
-                aside = self._quarantine()
+                damaged_file = self._quarantine()
                 self._add(run)
         except sqlite3.DatabaseError as error:
             raise LogError(f"the run was not logged: {error} ({self.path})") from None
-        return aside
+        return damaged_file
 
     def latest(self, count: int = 50, sort: str = "id", descending: bool = True) -> list[tuple[int, Run]]:
-        """(id, run) pairs, sorted by a column; runs that have no value there come last.
+        """Return (id, run) pairs, sorted by a column; runs without a value in it come last.
 
         Raises:
             ValueError: no such column.
@@ -86,20 +88,32 @@ class RunLog:
         return self._read(f"ORDER BY {sort} {order} NULLS LAST, id DESC LIMIT ?", [count])
 
     def get(self, ids: Sequence[int]) -> list[tuple[int, Run]]:
-        """Some runs, in the order asked for; unknown ids are left out."""
-        marks = ", ".join("?" * len(ids))
-        found = dict(self._read(f"WHERE id IN ({marks})", list(ids)))
-        return [(one, found[one]) for one in ids if one in found]
+        """Return (id, run) pairs in the order of the ids; unknown ids are left out.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
+        placeholders = ", ".join("?" * len(ids))
+        runs = dict(self._read(f"WHERE id IN ({placeholders})", list(ids)))
+        return [(number, runs[number]) for number in ids if number in runs]
 
     def count(self) -> int:
-        """How many runs there are."""
+        """Count the runs.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
         if not self.path.exists():
             return 0
         with self._reading() as connection:
             return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def clear(self) -> None:
-        """Forget all runs; a damaged file is set aside."""
+        """Delete all runs; a damaged file is renamed.
+
+        Raises:
+            LogError: the folder is read-only, the file locked.
+        """
         if not self.path.exists():
             return
         try:
@@ -117,18 +131,18 @@ class RunLog:
             raise LogError(f"the run was not logged: {error.strerror} ({self.path.parent})") from None
         with self._open() as connection:
             _migrate(connection)
-            marks = ", ".join("?" * len(COLUMNS))
-            connection.execute(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({marks})", astuple(run))
+            placeholders = ", ".join("?" * len(COLUMNS))
+            connection.execute(f"INSERT INTO runs ({', '.join(COLUMNS)}) VALUES ({placeholders})", astuple(run))
             connection.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", [self.limit])
 
-    def _read(self, which: str, values: list) -> list[tuple[int, Run]]:
-        """Rows of a table of any version so far: what it lacks has its default, since it may be read-only."""
+    def _read(self, clauses: str, parameters: list[int]) -> list[tuple[int, Run]]:
+        """Read rows of a table of any version. It may be read-only, so missing columns are not added but defaulted."""
         if not self.path.exists():
             return []
         with self._reading() as connection:
-            there = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
-            names = [name for name in COLUMNS if name in there]
-            rows = connection.execute(f"SELECT id, {', '.join(names)} FROM runs {which}", values)
+            existing = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
+            names = [name for name in COLUMNS if name in existing]
+            rows = connection.execute(f"SELECT id, {', '.join(names)} FROM runs {clauses}", parameters)
             return [(number, Run(**dict(zip(names, row, strict=True)))) for number, *row in rows]
 
     @contextmanager
@@ -141,7 +155,7 @@ class RunLog:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction, with a table there."""
+        """Open a connection in a transaction, and create the table if there is none."""
         with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS)) as connection, connection:
             version = _version(connection)
             if version == 0:
@@ -151,7 +165,7 @@ class RunLog:
             yield connection
 
     def _quarantine(self) -> Path:
-        """Keep a damaged file for whoever wants to look, under a name of its own."""
+        """Rename a damaged file, so that the user can still inspect it; return its new path."""
         try:
             return self.path.replace(self.path.with_name(f"{self.path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
         except OSError as error:
@@ -163,13 +177,15 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Make the table, or add what newer versions have; in place, and by one server at a time."""
+    """Create the table, or bring it to this version; in place, and by one server at a time."""
     if _version(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     version = _version(connection)  # another server may have been faster
     if version == 0:
-        connection.execute(f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_FIRST})")
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_FIRST_VERSION_COLUMNS})"
+        )
         version = 1
     for statement in chain.from_iterable(MIGRATIONS[version - 1 :]):
         connection.execute(statement)

@@ -1,4 +1,4 @@
-"""From what a user drops or posts to 8-bit RGB, without clipping, leaking or guessing."""
+"""Decode whatever a user drops or posts to 8-bit RGB: nothing is clipped, no hidden colour shows."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.geometry import TOKEN_SIDE
 from lib_fluxkontext.settings import KontextSettings, describe
 
-MIN_SIDE = 16
-"""Pixels. Flux's VAE and 2×2 patches make one token of 16×16 pixels."""
+MIN_SIDE = TOKEN_SIDE
+"""Pixels: a smaller image makes no whole token."""
 
 MAX_PIXELS = 64_000_000
-"""Decoded pixels. A 64-megapixel photograph; more is a decompression bomb rather than a reference."""
+"""Decoded pixels, a 64-megapixel photograph. More is a decompression bomb rather than a reference."""
 
 MAX_RATIO = 20.0
-"""Longer side over shorter. Past it every sizing mode either crops almost all of it away or shrinks it to nothing."""
+"""Longer side over shorter. Beyond it every sizing mode crops almost everything or shrinks it to nothing."""
 
 WHITE = "#ffffff"
-"""What transparency is flattened on unless something else is asked for."""
+"""Default background of transparent images."""
+
+MAX_REASON = 80
+"""Characters of a decoder's own message that are quoted."""
 
 _DATA_URI = re.compile(r"^data:[^,]*,", re.IGNORECASE)
 
@@ -40,7 +43,7 @@ class Reference:
         digest: first 12 hex digits of SHA-256 over size and pixels: the same picture has the same digest
             whatever file it came in.
         name: the setting it came from, for messages (``"image1"``).
-        background: ``"#rrggbb"`` that its transparency was flattened on, and that padding will have.
+        background: ``"#rrggbb"`` that transparency was flattened on; padding has the same colour.
     """
 
     image: Image.Image
@@ -54,7 +57,7 @@ class Reference:
         return self.image.size
 
 
-def decode_reference(source: Any, name: str, background: str = WHITE) -> Reference:
+def decode_reference(source: object, name: str, background: str = WHITE) -> Reference:
     """Decode one reference.
 
     Args:
@@ -73,21 +76,21 @@ def decode_reference(source: Any, name: str, background: str = WHITE) -> Referen
         rgb = to_rgb(image, background)
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever their damaged input makes them stumble over
-        raise KontextError(f"the image is truncated or damaged ({_line(error)})", name) from None
+    except Exception as error:  # on damaged input Pillow's decoders raise exceptions of any type
+        raise KontextError(f"the image is truncated or damaged ({first_line(error, MAX_REASON)})", name) from None
     return Reference(rgb, content_digest(rgb), name, background)
 
 
 def content_digest(rgb: Image.Image) -> str:
-    """First 12 hex digits of SHA-256 over ``b"WxH"`` and the RGB bytes."""
+    """Return the first 12 hex digits of SHA-256 over ``b"WxH"`` and the RGB bytes."""
     return hashlib.sha256(b"%dx%d" % rgb.size + rgb.tobytes()).hexdigest()[:12]
 
 
-def colour(value: Any) -> str:
-    """``"#rrggbb"`` from whatever Pillow takes for a colour: ``"#FFF"``, ``"red"``, ``"rgb(255, 0, 0)"``.
+def colour(value: object) -> str:
+    """Normalise a colour to ``"#rrggbb"``; takes what Pillow takes: ``"#FFF"``, ``"red"``, ``"rgb(255, 0, 0)"``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: not a colour.
     """
     if not isinstance(value, str):
         raise ValueError(f"not a colour: {value!r}")
@@ -95,10 +98,10 @@ def colour(value: Any) -> str:
 
 
 def to_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
-    """8-bit RGB: EXIF orientation applied, transparency flattened, deep modes scaled, not clipped.
+    """Convert to 8-bit RGB: apply EXIF orientation, flatten transparency, scale 16-bit and float values.
 
-    Flattening rather than dropping alpha matters: editors leave colour under transparent pixels, and a plain
-    conversion would show it to the model.
+    Alpha is flattened rather than dropped: editors leave colour under transparent pixels, and a plain conversion would
+    show it to the model.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -106,36 +109,35 @@ def to_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
-    # A copy, so that no file handle or lazy decoder is kept alive.
+    # A copy, so that no file handle or lazy decoder stays alive.
     return image.convert("RGB").copy()
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale a 16-bit, 32-bit or float grey image to 8 bits by the range its type promises."""
+    """Scale a 16-bit, 32-bit or float grey image to 8 bits by the range of its type."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("pixel values that are not finite")
-    if image.mode == "F" and values.max() <= 1.0:
-        full = 1.0
-    elif image.mode == "F" and values.max() <= 255.0:
-        full = 255.0
-    elif values.max() <= 65535.0:
-        full = 65535.0
+    maximum = float(values.max())
+    if image.mode == "F" and maximum <= 1.0:
+        white = 1.0
+    elif image.mode == "F" and maximum <= 255.0:
+        white = 255.0
     else:
-        full = float(values.max())
-    return Image.fromarray(np.rint(values.clip(0, full) * (255.0 / full)).astype(np.uint8), "L")
+        white = max(65535.0, maximum)
+    return Image.fromarray(np.rint(values.clip(0, white) * (255.0 / white)).astype(np.uint8), "L")
 
 
-def _open(source: Any, name: str) -> Image.Image:
+def _open(source: object, name: str) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
         try:
             return Image.fromarray(source)
         except (TypeError, ValueError, KeyError) as error:
-            raise KontextError(f"the array is not an image ({_line(error)})", name) from None
+            raise KontextError(f"the array is not an image ({first_line(error, MAX_REASON)})", name) from None
     if isinstance(source, str):
-        source = _bytes_of(source, name)
+        source = _decode_base64(source, name)
     if not isinstance(source, (bytes, bytearray)):
         allowed = KontextSettings.model_fields["image1"].description
         raise KontextError(f"got {describe(source)}; allowed: {allowed}", name)
@@ -146,10 +148,12 @@ def _open(source: Any, name: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {_reason(error)})", name) from None
+        # Pillow's own sentence names a BytesIO object, which tells a user nothing.
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error, MAX_REASON)
+        raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {reason})", name) from None
 
 
-def _bytes_of(text: str, name: str) -> bytes:
+def _decode_base64(text: str, name: str) -> bytes:
     if not text.strip():
         raise KontextError("got an empty text; send null where there is no image", name)
     payload = "".join(_DATA_URI.sub("", text.strip(), count=1).split())
@@ -169,12 +173,3 @@ def _check_size(image: Image.Image, name: str) -> None:
     if max(width, height) > MAX_RATIO * min(width, height):
         ratio = max(width, height) / min(width, height)
         raise KontextError(f"{width}×{height} is {ratio:.0f} times longer than wide; at most {MAX_RATIO:.0f}", name)
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-
-
-def _reason(error: BaseException) -> str:
-    # Pillow's own sentence names a BytesIO object, which tells a user nothing.
-    return "unknown format" if isinstance(error, Image.UnidentifiedImageError) else _line(error)

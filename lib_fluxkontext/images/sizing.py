@@ -1,4 +1,4 @@
-"""At which size a reference is encoded, and what a crop takes from it: planned first, shown, then done."""
+"""The size at which a reference is encoded. It is planned first, so that a crop can be shown before it is applied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.geometry import pixel_tokens
 from lib_fluxkontext.images.decode import MIN_SIDE, WHITE
 from lib_fluxkontext.settings import Sizing
 
@@ -19,17 +20,17 @@ BFL_SIZES: tuple[tuple[int, int], ...] = (
 ``PREFERED_KONTEXT_RESOLUTIONS``)."""
 
 MAX_REFERENCE_PIXELS = 8_000_000
-"""Sized pixels of one reference, 31,250 tokens: attention over more takes minutes a step on any card."""
+"""Pixels of one sized reference, 31,250 tokens: with more, a step takes minutes on any card."""
 
 
 @dataclass(frozen=True)
 class SizePlan:
-    """How one reference is brought to its size; every number in pixels.
+    """How one reference is cropped, resized and padded; every number in pixels.
 
     Attributes:
         source: width and height of the decoded image.
-        crop: (left, top, right, bottom) of what is kept of the source.
-        resized: width and height the kept part is resampled to.
+        crop: (left, top, right, bottom) of the source's box that is used.
+        resized: width and height that this box is resampled to.
         target: width and height of the encoded image: ``resized``, or larger where it is padded.
     """
 
@@ -40,30 +41,30 @@ class SizePlan:
 
     @property
     def tokens(self) -> int:
-        """Tokens this reference will be: the VAE rounds 8 pixels down to a latent, a token takes 2×2, rounded up."""
-        return -(-(self.target[0] // 8) // 2) * -(-(self.target[1] // 8) // 2)
+        """Tokens of this reference."""
+        return pixel_tokens(*self.target)
 
     @property
     def removed(self) -> tuple[int, int, int, int]:
-        """Source pixels that the crop takes: left, top, right, bottom."""
+        """Source pixels that the crop removes: left, top, right, bottom."""
         left, top, right, bottom = self.crop
         return left, top, self.source[0] - right, self.source[1] - bottom
 
     @property
     def removed_share(self) -> float:
-        """Share of the source's area that the crop takes, 0 to 1."""
+        """Share of the source's area that the crop removes, 0 to 1."""
         left, top, right, bottom = self.crop
         return 1.0 - (right - left) * (bottom - top) / (self.source[0] * self.source[1])
 
 
 def nearest_bfl_size(width: int, height: int) -> tuple[int, int]:
-    """The size of ``BFL_SIZES`` whose aspect ratio is nearest to width / height."""
+    """Return the size of ``BFL_SIZES`` whose aspect ratio is nearest to width / height."""
     ratio = width / height
     return min(BFL_SIZES, key=lambda size: abs(size[0] / size[1] - ratio))
 
 
 def plan_size(source: tuple[int, int], sizing: Sizing, half_size: bool, output: tuple[int, int], name: str) -> SizePlan:
-    """Plan one reference.
+    """Plan crop, size and padding of one reference.
 
     Args:
         source: width and height of the decoded image in pixels.
@@ -94,7 +95,7 @@ def plan_size(source: tuple[int, int], sizing: Sizing, half_size: bool, output: 
     else:
         crop = (0, 0, *source) if sizing == "no change" else _centre_crop(source, target)
         plan = SizePlan(source, crop, target, target)
-    _check(plan, sizing, half_size, name)
+    _check_target(plan, sizing, half_size, name)
     return plan
 
 
@@ -103,8 +104,9 @@ def apply_size(image: Image.Image, plan: SizePlan, background: str = WHITE) -> I
 
     Args:
         image: decoded.
-        plan: for it.
-        background: ``"#rrggbb"`` to pad with: what transparency is flattened on, lest the padding show as a frame.
+        plan: of this image.
+        background: ``"#rrggbb"`` to pad with. Transparency is flattened on the same, or the padding would show as a
+            frame.
     """
     if plan.crop != (0, 0, *image.size) or plan.resized != image.size:
         image = image.resize(plan.resized, Image.Resampling.LANCZOS, box=plan.crop)
@@ -116,23 +118,23 @@ def apply_size(image: Image.Image, plan: SizePlan, background: str = WHITE) -> I
 
 
 def _centre_crop(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest centred box of the target's aspect ratio, in whole source pixels."""
+    """Return the largest centred box of the target's aspect ratio, in whole source pixels."""
     width, height = source
     if width * target[1] > height * target[0]:
-        kept = max(1, round(height * target[0] / target[1]))
-        left = (width - kept) // 2
-        return left, 0, left + kept, height
-    kept = max(1, round(width * target[1] / target[0]))
-    top = (height - kept) // 2
-    return 0, top, width, top + kept
+        crop_width = max(1, round(height * target[0] / target[1]))
+        left = (width - crop_width) // 2
+        return left, 0, left + crop_width, height
+    crop_height = max(1, round(width * target[1] / target[0]))
+    top = (height - crop_height) // 2
+    return 0, top, width, top + crop_height
 
 
-def _check(plan: SizePlan, sizing: Sizing, half_size: bool, name: str) -> None:
+def _check_target(plan: SizePlan, sizing: Sizing, half_size: bool, name: str) -> None:
     width, height = plan.target
-    how = f'"{sizing}"' + (" with half size" if half_size else "")
+    mode = f'"{sizing}"' + (" with half size" if half_size else "")
     if min(*plan.target, *plan.resized) < MIN_SIDE:
         small = plan.resized if min(plan.resized) < MIN_SIDE else plan.target
-        raise KontextError(f"{how} makes it {small[0]}×{small[1]}; no side may be under {MIN_SIDE} pixels", name)
+        raise KontextError(f"{mode} makes it {small[0]}×{small[1]}; no side may be under {MIN_SIDE} pixels", name)
     if width * height > MAX_REFERENCE_PIXELS:
         limit = f"at most {MAX_REFERENCE_PIXELS:,} pixels"
-        raise KontextError(f'{how} makes it {width}×{height}; {limit}, use "to BFL recommended" or half size', name)
+        raise KontextError(f'{mode} makes it {width}×{height}; {limit}, use "to BFL recommended" or half size', name)

@@ -1,1 +1,1 @@
-"""The numbers of a generation: added up (``generation``), as infotext (``text``), as HTML (``html``)."""
+"""Reports and runs for people: text (``text``), HTML (``html``, ``chart``, ``page``), tables (``run_table``)."""

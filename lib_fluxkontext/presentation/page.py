@@ -1,4 +1,4 @@
-"""The report as a page of its own: pictures, steps, memory; opens offline."""
+"""A report as a page of its own, with images and settings; opens offline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_fluxkontext.presentation.html import report_html
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 THUMBNAIL = 512
-"""Longest side of a reference on the page, in pixels; the result is shown as it is."""
+"""Longest side of a reference on the page, in pixels; the result is shown in full size."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -46,14 +46,14 @@ def report_page(
     report: GenerationReport,
     settings: Mapping[str, str],
 ) -> str:
-    """A self-contained HTML document.
+    """Render a self-contained HTML document.
 
     Args:
         title: the prompt.
-        result: the picture.
+        result: the generated image.
         references: caption and image of each.
-        report: what it cost.
-        settings: name and value of everything that made the picture.
+        report: of the generation.
+        settings: name and value of everything that the image depends on.
     """
     pictures = [_figure(image, caption) for caption, image in references]
     if pictures:

@@ -1,4 +1,8 @@
-"""Runs as a table: for the panel, as CSV, as Markdown, and side by side."""
+"""Runs as tables: HTML for the panel, side by side to compare, CSV and Markdown.
+
+The HTML has no style of its own, unlike the report's: it appears on Forge's page alone, and its rules, in
+``style.css``, build on that page's.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ import io
 from collections.abc import Callable, Sequence
 from html import escape
 
-from lib_fluxkontext.history.record import Run
+from lib_fluxkontext.history.record import COLUMNS, Run
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
 
 Runs = Sequence[tuple[int, Run]]
+"""(id, run) pairs."""
 
-SHOWN: dict[str, Callable[[Run], str]] = {
+CELLS: dict[str, Callable[[Run], str]] = {
     "Made": lambda run: run.made,
     "Checkpoint": lambda run: run.checkpoint,
     "Low bits": lambda run: run.low_bits,
@@ -35,10 +40,10 @@ SHOWN: dict[str, Callable[[Run], str]] = {
     "Seed": lambda run: str(run.seed),
     "Prompt": lambda run: " ".join(run.prompt.split()),
 }
-"""Heading → cell."""
+"""Heading → cell, in the order of the table."""
 
 TRANSLATED_COLUMNS = ("Cache", "Refresh")
-"""Columns whose cells are words, separated by commas: ``"0.14, forecast"``."""
+"""Columns whose cells are lists of translatable parts: ``"0.14, forecast"``."""
 
 SORTABLE = {
     "Newest": ("id", True),
@@ -47,107 +52,111 @@ SORTABLE = {
     "Least memory": ("memory_bytes", False),
     "Checkpoint": ("checkpoint", False),
 }
-"""What the panel offers → column and whether descending."""
+"""Order → column of the run log, and whether descending."""
 
 
 def as_csv(runs: Runs) -> str:
-    """CSV with plain numbers in SI units, for a spreadsheet."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    left_out = {"thumbnail", "settings"} | (set() if _with_prompt(runs) else {"prompt"})
-    plain = [name for name in Run.__annotations__ if name not in left_out]
-    writer.writerow(["run", *plain])
+    """Render CSV for spreadsheets: plain numbers, in seconds and bytes."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    omitted = {"thumbnail", "settings"} | (set() if _has_prompt(runs) else {"prompt"})
+    names = [name for name in COLUMNS if name not in omitted]
+    writer.writerow(["run", *names])
     for number, run in runs:
-        writer.writerow([number, *(getattr(run, name) for name in plain)])
-    return out.getvalue()
+        writer.writerow([number, *(getattr(run, name) for name in names)])
+    return table.getvalue()
 
 
 def as_markdown(runs: Runs) -> str:
-    """A Markdown table of what the panel shows; columns that are the same dash everywhere are left out."""
-    names = [name for name, cell in SHOWN.items() if any(cell(run) not in ("", "–", "off") for _, run in runs)]
+    """Render the panel's columns as a Markdown table; columns without any value are left out."""
+    names = [name for name, cell in CELLS.items() if any(cell(run) not in ("", "–", "off") for _, run in runs)]
     lines = ["| " + " | ".join(["Run", *names]) + " |", "|" + "---|" * (len(names) + 1)]
     for number, run in runs:
-        cells = [str(number), *(SHOWN[name](run).replace("|", "\\|") for name in names)]
+        cells = [str(number), *(CELLS[name](run).replace("|", "\\|") for name in names)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def as_html(runs: Runs, total: int) -> str:
-    """The panel's table.
+    """Render the panel's table.
 
     Args:
-        runs: those to show.
-        total: how many there are.
+        runs: the rows.
+        total: number of runs in the log.
     """
     if not runs:
-        return _line(translate("No runs yet: every finished generation with Flux Kontext adds one."))
-    shown = _shown(runs)
-    head = "".join(f'<th scope="col">{escape(translate(name))}</th>' for name in ("Run", "Picture", *shown))
+        return _muted_line(translate("No runs yet: every finished generation with Flux Kontext adds one."))
+    columns = _columns(runs)
+    head = "".join(f'<th scope="col">{escape(translate(name))}</th>' for name in ("Run", "Picture", *columns))
     rows = "".join(
         f'<tr><th scope="row">{number}</th><td>{_thumbnail(number, run)}</td>'
-        + "".join(_cell(name, cell(run)) for name, cell in shown.items())
+        + "".join(_cell(name, cell(run)) for name, cell in columns.items())
         + "</tr>"
         for number, run in runs
     )
-    words = translate("{shown} of {total} runs", shown=len(runs), total=f"{total:,}")
-    more = _line(words) if total > len(runs) else ""
-    return _scrolling(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>") + more
+    table = _scrollable(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+    if total > len(runs):
+        table += _muted_line(translate("{shown} of {total} runs", shown=len(runs), total=f"{total:,}"))
+    return table
 
 
 def side_by_side(runs: Runs) -> str:
-    """Two or more runs as columns; what differs stands out, times with their ratio to the first."""
+    """Render two or more runs as columns: differences are marked, times have their ratio to the first run's."""
     if len(runs) < 2:
-        return _line(translate("Choose two or more runs."))
-    first = runs[0][1]
+        return _muted_line(translate("Choose two or more runs."))
     head = "".join(
         f'<th scope="col">{escape(translate("Run {number}", number=number))}<br>{_thumbnail(number, run)}</th>'
         for number, run in runs
     )
     rows = []
-    for name, cell in _shown(runs).items():
-        cells = [cell(run) for _, run in runs]
-        differs = len(set(cells)) > 1
-        css, sign = (' class="fk-differs"', " ≠") if differs else ("", "")
+    for name, cell in _columns(runs).items():
+        contents = [cell(run) for _, run in runs]
+        css, sign = (' class="fk-differs"', " ≠") if len(set(contents)) > 1 else ("", "")
         heading = f'<th scope="row">{escape(translate(name))}{sign}</th>'
-        rows.append(f"<tr{css}>{heading}{''.join(_cell(name, one) for one in cells)}</tr>")
-    ratios = "".join(f"<td>{_ratio(first.sampling_seconds, run.sampling_seconds)}</td>" for _, run in runs)
+        rows.append(f"<tr{css}>{heading}{''.join(_cell(name, content) for content in contents)}</tr>")
+    seconds = [run.sampling_seconds for _, run in runs]
+    ratios = "".join(f"<td>{_ratio(seconds[0], run_seconds)}</td>" for run_seconds in seconds)
     rows.append(f'<tr><th scope="row">{escape(translate("Faster than the first"))}</th>{ratios}</tr>')
-    bars = "".join(f"<td>{_bar(run, max(one.sampling_seconds for _, one in runs))}</td>" for _, run in runs)
-    rows.append(
-        f'<tr aria-hidden="true"><th>{escape(translate("Sampling"))}</th>{bars}</tr>'
-    )  # a row above says it in words
-    return _scrolling(f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+    bars = "".join(f"<td>{_bar(run_seconds, max(seconds))}</td>" for run_seconds in seconds)
+    # Hidden from screen readers: a row above has the same times as text.
+    rows.append(f'<tr aria-hidden="true"><th>{escape(translate("Sampling"))}</th>{bars}</tr>')
+    return _scrollable(f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
-def _line(words: str) -> str:
-    return f'<p class="fk-facts fk-muted">{escape(words)}</p>'
+def _muted_line(line: str) -> str:
+    return f'<p class="fk-facts fk-muted">{escape(line)}</p>'
 
 
-def _scrolling(table: str) -> str:
+def _scrollable(table: str) -> str:
     return f'<div class="fk-runs" role="region" aria-label="{escape(translate("Runs"))}" tabindex="0">{table}</div>'
 
 
-def _with_prompt(runs: Runs) -> bool:
+def _has_prompt(runs: Runs) -> bool:
     return any(run.prompt for _, run in runs)
 
 
-def _shown(runs: Runs) -> dict[str, Callable[[Run], str]]:
-    """``SHOWN``, without a column of prompts where none is stored."""
-    return {name: cell for name, cell in SHOWN.items() if name != "Prompt" or _with_prompt(runs)}
+def _columns(runs: Runs) -> dict[str, Callable[[Run], str]]:
+    """Select the columns: all, but prompts only where one is stored."""
+    return {name: cell for name, cell in CELLS.items() if name != "Prompt" or _has_prompt(runs)}
 
 
 def _cell(name: str, content: str) -> str:
-    written = escape(", ".join(map(translate, content.split(", "))) if name in TRANSLATED_COLUMNS else content)
-    return f'<td><div class="fk-prompt">{written}</div></td>' if name == "Prompt" else f"<td>{written}</td>"
+    if name in TRANSLATED_COLUMNS:
+        content = ", ".join(map(translate, content.split(", ")))
+    return (
+        f'<td><div class="fk-prompt">{escape(content)}</div></td>'
+        if name == "Prompt"
+        else f"<td>{escape(content)}</td>"
+    )
 
 
-def _ratio(first: float, other: float) -> str:
-    return f"{first / other:.2f}×" if other > 0 else "–"
+def _ratio(first_seconds: float, seconds: float) -> str:
+    return f"{first_seconds / seconds:.2f}×" if seconds > 0 else "–"
 
 
-def _bar(run: Run, longest: float) -> str:
-    width = 100 * run.sampling_seconds / longest if longest > 0 else 0
-    return f'<div class="fk-run-bar" style="width:{width:.1f}%" title="{text.seconds(run.sampling_seconds)}"></div>'
+def _bar(seconds: float, longest: float) -> str:
+    width = 100 * seconds / longest if longest > 0 else 0
+    return f'<div class="fk-run-bar" style="width:{width:.1f}%" title="{text.seconds(seconds)}"></div>'
 
 
 def _thumbnail(number: int, run: Run) -> str:

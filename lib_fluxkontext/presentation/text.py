@@ -1,4 +1,4 @@
-"""The report in a few words: for infotext, console, table cells, and to be read aloud."""
+"""Reports as short text: for infotext, the console, table cells and screen readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib_fluxkontext.telemetry.records import GenerationReport, StepRecord
 
 
 def seconds(value: float | None) -> str:
-    """``"12.3 s"``, ``"0.84 s"`` or ``"35 ms"``; a dash for None."""
+    """Format seconds: ``"12.3 s"``, ``"0.84 s"`` or ``"35 ms"``; a dash for None."""
     if value is None:
         return "–"
     if value < 0.1:
@@ -25,16 +25,16 @@ KINDS = {
     "reused": "reused",
     "mixed": "mixed",
 }
-"""A step's kind in words."""
+"""A step's kind → how it is called."""
 
 
 def gigabytes(value: int | None) -> str:
-    """Bytes as ``"9.81 GB"`` with 1 GB = 2³⁰ bytes, as Forge's status line counts; a dash for None."""
+    """Format bytes as ``"9.81 GB"`` with 1 GB = 2³⁰ bytes, as Forge's status line does; a dash for None."""
     return "–" if value is None else f"{value / 2**30:.2f} GB"
 
 
 def step_time(report: GenerationReport) -> str:
-    """Median seconds of a step of each kind."""
+    """Format the median time of a step of each kind."""
     parts = []
     if report.computed_seconds is not None:
         parts.append(f"{seconds(report.computed_seconds)} computed")
@@ -46,40 +46,45 @@ def step_time(report: GenerationReport) -> str:
 
 
 def steps_cached(report: GenerationReport) -> str:
-    """``"12 of 20"``; with images of a batch that went different ways also the share of them."""
-    text = f"{report.reused_steps} of {len(report.steps)}"
-    if any(0 < step.reused < step.images for step in report.steps):
-        text += f" ({report.reused_share:.0%} of all images' steps)"
-    return text
+    """Count the reused steps: ``"12 of 20"``; with the share where one was reused for some images of a batch only."""
+    counts = f"{report.reused_steps} of {len(report.steps)}"
+    if has_split_steps(report):
+        counts += f" ({report.reused_share:.0%} of all images' steps)"
+    return counts
+
+
+def has_split_steps(report: GenerationReport) -> bool:
+    """Whether a step was reused for some images of a batch and computed for others."""
+    return any(0 < step.reused < step.images for step in report.steps)
 
 
 def memory_peak(memory: MemoryUse) -> str:
-    """Torch's peaks on a card; without CUDA the process's memory, said so plainly."""
+    """Format torch's peaks on the card; without CUDA the process's memory."""
     if memory.device is None:
         return f"no CUDA; process {gigabytes(memory.process)}"
-    text = f"{gigabytes(memory.allocated)} allocated; {gigabytes(memory.reserved)} reserved"
-    return text + ("; spill suspected" if memory.spill_suspected else "")
+    peaks = f"{gigabytes(memory.allocated)} allocated; {gigabytes(memory.reserved)} reserved"
+    return peaks + ("; spill suspected" if memory.spill_suspected else "")
 
 
 def counts(steps: Sequence[StepRecord]) -> str:
-    """``"3 computed, 9 reused"``."""
-    found = Counter(step.kind for step in steps)
-    return ", ".join(f"{found[kind]} {translate(word)}" for kind, word in KINDS.items() if found[kind])
+    """Count the steps of each kind: ``"3 computed, 9 reused"``."""
+    numbers = Counter(step.kind for step in steps)
+    return ", ".join(f"{numbers[kind]} {translate(name)}" for kind, name in KINDS.items() if numbers[kind])
 
 
 def notes(report: GenerationReport) -> list[str]:
-    """What the user should know, each thing once."""
-    found = [*report.notes, *(note for one in report.passes for note in one.notes)]
+    """Collect the notes for the user, without duplicates."""
+    collected = [*report.notes, *(note for sampling in report.passes for note in sampling.notes)]
     if report.memory is not None and report.memory.spill_suspected:
-        found.append(
+        collected.append(
             "The card was full: its driver may have moved memory to shared RAM, which makes steps many times slower "
             "(inferred, not measured). Lower GPU Weights, tick half size, or use a smaller checkpoint."
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(collected))
 
 
 def summary(report: GenerationReport) -> str:
-    """The report in one line, to be read aloud when a generation is over."""
+    """Summarise the report in one line, for screen readers when a generation is over."""
     if not report.steps:
         return " ".join([translate("No step finished."), *map(translate, notes(report))])
     line = translate(
@@ -94,20 +99,20 @@ def summary(report: GenerationReport) -> str:
 
 
 def progress(report: GenerationReport, steps: int) -> str:
-    """How far a generation is, to be read aloud: changes at each quarter alone, so as not to chatter.
+    """Describe a running pass for screen readers; the text changes only at each quarter, so as not to chatter.
 
     Args:
         report: of the pass that runs.
         steps: how many it will have.
     """
-    one = report.passes[-1]
-    quarter = min(4 * len(one.steps) // max(1, steps), 4)
-    return translate("{label}: {percent}% of {steps} steps", label=label(one.label), percent=25 * quarter, steps=steps)
+    current = report.passes[-1]
+    percent = 25 * min(4 * len(current.steps) // max(1, steps), 4)
+    return translate("{label}: {percent}% of {steps} steps", label=label(current.label), percent=percent, steps=steps)
 
 
 def label(name: str) -> str:
-    """A pass's name in the page's language: ``"Sampling"``, ``"Batch 2, hires pass"``."""
+    """Translate a pass's name: ``"Sampling"``, ``"Batch 2, hires pass"``."""
     batch, _, hires = name.partition(", ")
     number = batch.removeprefix("Batch ")
-    shown = translate("Batch {number}", number=number) if number != batch else translate(batch)
-    return f"{shown}, {translate(hires)}" if hires else shown
+    translated = translate("Batch {number}", number=number) if number != batch else translate(batch)
+    return f"{translated}, {translate(hires)}" if hires else translated

@@ -1,4 +1,4 @@
-"""Checkpoints explained from their headers: honest ones rightly, broken and hostile ones with one line."""
+"""Checkpoints are identified by their headers; broken and hostile files give one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from lib_fluxkontext.checkpoints.flux import checkpoint_facts
 from lib_fluxkontext.checkpoints.gguf import TYPES
 from lib_fluxkontext.checkpoints.header import MAX_HEADER, read_header
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.sampling.vram import GIB, advice, estimate, gpu_weights
 
 FLUX_NAMES = {
     "img_in.weight": (128, 64),
@@ -29,23 +28,25 @@ FLUX_NAMES = {
 PARAMETERS = 128 * 64 + 128 * 256 + 384 * 128 + 384 + 896 * 128
 
 
-def safetensors_file(path: Path, prefix: str = "", dtype: torch.dtype = torch.bfloat16, **more: tuple) -> Path:
-    shapes = {**FLUX_NAMES, **more}
+def safetensors_file(
+    path: Path, prefix: str = "", dtype: torch.dtype = torch.bfloat16, **changed: tuple[int, ...]
+) -> Path:
+    shapes = {**FLUX_NAMES, **changed}
     save_file({prefix + name: torch.zeros(shape, dtype=dtype) for name, shape in shapes.items() if shape}, path)
     return path
 
 
-def text(value: str) -> bytes:
+def gguf_string(value: str) -> bytes:
     return struct.pack("<Q", len(value)) + value.encode()
 
 
 def gguf_bytes(kinds: dict[str, int], pairs: bytes = b"", count: int = 0, version: int = 3, cut: int = 0) -> bytes:
-    """A GGUF file whose tensors have these type numbers."""
+    """Write a GGUF file whose tensors have these type numbers."""
     entries, offset = b"", 0
     for name, number in kinds.items():
         shape = FLUX_NAMES[name]
         _, block, size = TYPES[number]
-        entries += text(name) + struct.pack("<I", len(shape))
+        entries += gguf_string(name) + struct.pack("<I", len(shape))
         entries += b"".join(struct.pack("<Q", side) for side in reversed(shape)) + struct.pack("<IQ", number, offset)
         length = torch.Size(shape).numel() // block * size
         offset += -(-length // 32) * 32
@@ -79,8 +80,8 @@ def test_a_whole_checkpoint_counts_the_transformer_apart(tmp_path: Path) -> None
 
 def test_a_gguf_with_its_mix(tmp_path: Path) -> None:
     path = tmp_path / "flux1-kontext-dev-Q8_0.gguf"
-    pairs = text("general.architecture") + struct.pack("<I", 8) + text("flux")
-    pairs += text("some.list") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
+    pairs = gguf_string("general.architecture") + struct.pack("<I", 8) + gguf_string("flux")
+    pairs += gguf_string("some.list") + struct.pack("<IIQ", 9, 8, 2) + gguf_string("a") + gguf_string("b")
     path.write_bytes(gguf_bytes(Q8, pairs, 2))
     facts = checkpoint_facts(path)
     assert facts.family == "FLUX.1 Kontext"
@@ -191,48 +192,3 @@ def test_a_header_larger_than_the_limit_is_not_read(tmp_path: Path) -> None:
         file.truncate(MAX_HEADER + 100)  # sparse
     with pytest.raises(KontextError):
         read_header(path)
-
-
-def test_memory_in_parts() -> None:
-    plain = estimate(12 * GIB, 4096, 0, kept_blocks=57)
-    two = estimate(12 * GIB, 4096, 8192)
-    kept = estimate(12 * GIB, 4096, 8192, kept_blocks=57)
-    assert plain.key_values == 0
-    assert two.references == 2 * two.activations
-    assert kept.key_values == pytest.approx(5.34 * GIB, rel=0.01)
-    assert estimate(12 * GIB, 4096, 8192, kept_blocks=1).key_values == kept.key_values // 57
-    assert kept.total - two.total == kept.key_values
-    doubled = estimate(12 * GIB, 4096, 8192, kept_blocks=57, rows=2)
-    assert doubled.total - doubled.weights - GIB == 2 * (kept.total - kept.weights - GIB)
-
-
-def test_keys_and_values_are_streamed_where_the_card_has_no_room_for_all() -> None:
-    roomy = estimate(12 * GIB, 4096, 8192, kept_blocks=57, card=24 * GIB)
-    assert roomy == estimate(12 * GIB, 4096, 8192, kept_blocks=57)
-    tight = estimate(12 * GIB, 4096, 8192, kept_blocks=57, card=16 * GIB)
-    assert tight.streamed
-    assert tight.key_values < 0.2 * GIB
-    assert tight.total < 16 * GIB
-    assert not estimate(12 * GIB, 4096, 8192, card=8 * GIB).streamed
-
-
-def test_gpu_weights_leave_what_forge_itself_needs() -> None:
-    """Room for references is asked for when they run: were it left twice, weights would be moved for nothing."""
-    one, large = estimate(12 * GIB, 4096, 8192, kept_blocks=57), estimate(12 * GIB, 16384, 0)
-    assert gpu_weights(12 * GIB, one) == 11 * GIB  # Forge's own default
-    assert gpu_weights(12 * GIB, large) == 12 * GIB - large.activations < 10 * GIB
-    assert gpu_weights(GIB // 2, one) == 0
-
-
-@pytest.mark.parametrize(
-    ("card", "name"), [(24, "FP16"), (16, "Q8_0"), (12, "Q8_0"), (11.6, "Q8_0"), (8, "Q6_K"), (6, "Q4_K")]
-)
-def test_advice_by_the_card(card: float, name: str) -> None:
-    assert str(advice(int(card * GIB), bytes_a_parameter=4)).startswith(name)
-
-
-@pytest.mark.parametrize(
-    ("bytes_a_parameter", "name"), [(2.0, "Q8_0"), (1.0625, "Q6_K"), (1.0, "Q6_K"), (0.7, "Q4_K"), (0.57, "None")]
-)
-def test_what_is_advised_is_smaller_than_what_does_not_fit(bytes_a_parameter: float, name: str) -> None:
-    assert str(advice(12 * GIB, bytes_a_parameter)).startswith(name)

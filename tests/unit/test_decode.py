@@ -140,10 +140,10 @@ def test_another_type_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [((15, 200), "under 16"), ((20, 420), "at most 20"), ((9000, 8000), "pixels")]
+    ("size", "reason"), [((15, 200), "under 16"), ((20, 420), "at most 20"), ((9000, 8000), "pixels")]
 )
-def test_a_size_that_no_mode_can_serve_is_refused(size: tuple[int, int], words: str) -> None:
-    with pytest.raises(KontextError, match=words):
+def test_a_size_that_no_mode_can_serve_is_refused(size: tuple[int, int], reason: str) -> None:
+    with pytest.raises(KontextError, match=reason):
         decode_reference(Image.new("1", size), "image1")
 
 

@@ -1,4 +1,4 @@
-"""What the page says, in other languages: nothing missing, nothing stale, and no damage from a damaged file."""
+"""Translations: none missing, none stale, and a damaged file does no harm."""
 
 from __future__ import annotations
 
@@ -33,33 +33,37 @@ def placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-def said() -> set[str]:
-    """Every text that is handed to ``say`` as it stands."""
-    nodes = (node for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    first = [call.args[0] for call in calls if call.func.id == "translate"]
-    return {one.value for one in first if isinstance(one, ast.Constant)}
-
-
-def shown() -> set[str]:
-    """Every piece of text in the sources; a setting's explanation as Forge shows it, in brackets."""
-    found: set[str] = {"Speed", "hires pass"}  # inside of HTML, and of a pass's name
+def syntax_nodes() -> Iterator[ast.AST]:
+    """Every node of the sources' syntax trees."""
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found |= {node.value, f"({node.value})"}
-            elif isinstance(node, ast.JoinedStr):  # "… {number} … {TITLE} …"
-                values = [one.value if isinstance(one, ast.Constant) else None for one in node.values]
-                for number in ("1", "2"):
-                    names = iter((number, TITLE))
-                    found.add("".join(next(names, "") if value is None else value for value in values))
-    return found
+        yield from ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def translated_texts() -> set[str]:
+    """Every text that is handed to ``translate`` as a constant."""
+    calls = [node for node in syntax_nodes() if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    texts = [call.args[0] for call in calls if call.func.id == "translate"]
+    return {text.value for text in texts if isinstance(text, ast.Constant)}
+
+
+def source_texts() -> set[str]:
+    """Every text in the sources; a setting's explanation as Forge shows it, in brackets."""
+    texts: set[str] = {"Speed", "hires pass"}  # inside of HTML, and of a pass's name
+    for node in syntax_nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts |= {node.value, f"({node.value})"}
+        elif isinstance(node, ast.JoinedStr):  # "… {number} … {TITLE} …"
+            parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+            for number in ("1", "2"):
+                values = iter((number, TITLE))
+                texts.add("".join(next(values, "") if part is None else part for part in parts))
+    return texts
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_sentence_is_translated(language: str) -> None:
-    assert len(said()) > 50
-    assert said() - read(FOLDER, language).keys() == set()
+    assert len(translated_texts()) > 50
+    assert translated_texts() - read(FOLDER, language).keys() == set()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -70,22 +74,22 @@ def test_every_note_of_a_report_is_translated(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_translations_have_the_same_values_in_them(language: str) -> None:
-    for english, other in read(FOLDER, language).items():
-        assert other.strip(), english
-        assert placeholders(english) == placeholders(other), english
+    for english, translation in read(FOLDER, language).items():
+        assert translation.strip(), english
+        assert placeholders(english) == placeholders(translation), english
 
 
 def test_the_languages_translate_the_same() -> None:
     assert {"ru_RU", "zh_CN"} <= set(LANGUAGES)
     first, *others = (list(read(FOLDER, language)) for language in LANGUAGES)
-    assert all(other == first for other in others)
+    assert all(texts == first for texts in others)
 
 
-def test_nothing_is_translated_that_the_sources_do_not_say() -> None:
-    assert set(read(FOLDER, "ru_RU")) - shown() == set()
+def test_no_translation_is_stale() -> None:
+    assert set(read(FOLDER, "ru_RU")) - source_texts() == set()
 
 
-def test_a_sentence_is_said_in_the_chosen_language() -> None:
+def test_a_sentence_is_translated_to_the_chosen_language() -> None:
     i18n.set_translations(read(FOLDER, "ru_RU"))
     assert translate("{used} of {total}", used="1 GB", total="8 GB") == "1 GB из 8 GB"
     i18n.set_translations({})

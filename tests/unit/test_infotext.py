@@ -57,9 +57,9 @@ def test_the_background_is_written_where_it_is_not_white_and_comes_back_either_w
         assert infotext.strip_own_fields(written) == {}
         infotext.fill_in_background(written)
         assert written[infotext.BACKGROUND] == background
-    other = {"Steps": "20"}
-    infotext.fill_in_background(other)
-    assert other == {"Steps": "20"}
+    foreign = {"Steps": "20"}
+    infotext.fill_in_background(foreign)
+    assert foreign == {"Steps": "20"}
 
 
 def test_references_are_named_by_content_and_size() -> None:
@@ -71,5 +71,4 @@ def test_references_are_named_by_content_and_size() -> None:
 
 @given(st.text())
 def test_any_text_in_an_image_field_is_read_or_ignored(text: str) -> None:
-    found = infotext.expected_images({"Kontext image 1": text})
-    assert set(found) <= {"image1"}
+    assert set(infotext.expected_images({"Kontext image 1": text})) <= {"image1"}

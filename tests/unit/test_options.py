@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.hosts.forge.integration.options import MOST_MIB, MOST_RUNS, PREFIX, Options, background_of, read
+from lib_fluxkontext.hosts.forge.integration.options import (
+    MAX_LOGGED_RUNS,
+    MAX_STORE_MIB,
+    PREFIX,
+    Options,
+    background_of,
+    read,
+)
 from lib_fluxkontext.settings import PRESETS, KontextSettings
 
 JSON = st.recursive(
@@ -26,7 +33,7 @@ def test_without_anything_set_the_panel_begins_with_the_apis_defaults() -> None:
 
 
 def test_what_is_set_is_read() -> None:
-    found = read({
+    options = read({
         "flux_kontext_panel_sizing": "no change",
         "flux_kontext_panel_speed": "Fast",
         "flux_kontext_log": False,
@@ -35,24 +42,24 @@ def test_what_is_set_is_read() -> None:
         "flux_kontext_background": "#F80",
         "samples_save": True,
     })  # fmt: skip
-    assert (found.log, found.log_limit, found.store_mib, found.background) == (False, 500, 0, "#ff8800")
-    assert isinstance(found.log_limit, int)
-    assert found.panel_defaults()["sizing"] == "no change"
-    assert PRESETS["Fast"].items() <= found.panel_defaults().items()
+    assert (options.log, options.log_limit, options.store_mib, options.background) == (False, 500, 0, "#ff8800")
+    assert isinstance(options.log_limit, int)
+    assert options.panel_defaults()["sizing"] == "no change"
+    assert PRESETS["Fast"].items() <= options.panel_defaults().items()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("panel_sizing", "crop"), ("panel_sizing", ["to output"]), ("panel_half_size", "true"), ("panel_half_size", 1),
      ("panel_speed", "Turbo"), ("panel_speed", None), ("panel_hires_references", {}), ("log", "off"), ("log", 0),
-     ("log_limit", 0), ("log_limit", -5), ("log_limit", MOST_RUNS + 1), ("log_limit", 1.5), ("log_limit", True),
+     ("log_limit", 0), ("log_limit", -5), ("log_limit", MAX_LOGGED_RUNS + 1), ("log_limit", 1.5), ("log_limit", True),
      ("log_limit", float("nan")), ("log_limit", "500"), ("log_prompt", "yes"), ("log_prompt", 1), ("store_mib", -1),
-     ("store_mib", MOST_MIB + 1), ("store_mib", float("inf")), ("store_mib", None), ("background", "blurple"),
+     ("store_mib", MAX_STORE_MIB + 1), ("store_mib", float("inf")), ("store_mib", None), ("background", "blurple"),
      ("background", 0xFFFFFF)],
 )  # fmt: skip
 def test_what_cannot_be_used_is_the_default_and_costs_no_other(name: str, value: Any) -> None:
-    other = "store_mib" if name != "store_mib" else "log_limit"
-    assert read({PREFIX + name: value, PREFIX + other: 7}) == Options(**{other: 7})
+    valid = "store_mib" if name != "store_mib" else "log_limit"
+    assert read({PREFIX + name: value, PREFIX + valid: 7}) == Options(**{valid: 7})
 
 
 @given(st.fixed_dictionaries({}, optional={PREFIX + name: JSON for name in Options.model_fields}))

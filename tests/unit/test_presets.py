@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from lib_fluxkontext.settings import CUSTOM, PRESET_FIELDS, PRESETS, KontextSettings, preset_of
+from lib_fluxkontext.settings import CUSTOM, DEFAULT_THRESHOLD, PRESET_FIELDS, PRESETS, KontextSettings, preset_of
+
+LOCALIZATIONS = Path(__file__).resolve().parents[2] / "localizations"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -16,6 +21,14 @@ def test_every_preset_is_valid_and_recognised(name: str) -> None:
 
 def test_the_defaults_are_balanced() -> None:
     assert preset_of(KontextSettings().model_dump()) == "Balanced"
+
+
+@pytest.mark.parametrize("language", sorted(path.stem for path in LOCALIZATIONS.glob("*.json")))
+def test_the_sliders_explanation_names_the_default_in_every_language(language: str) -> None:
+    translations = json.loads((LOCALIZATIONS / f"{language}.json").read_text(encoding="utf-8"))
+    english, translation = next(item for item in translations.items() if item[0].startswith("How much may change:"))
+    assert f"{DEFAULT_THRESHOLD:g} balanced" in english
+    assert f"{DEFAULT_THRESHOLD:g}" in translation.replace(",", ".")
 
 
 def test_what_is_no_preset_is_custom_and_off_is_off_whatever_stands_beside_it() -> None:

@@ -1,4 +1,4 @@
-"""Report arithmetic and what becomes of it as text and HTML."""
+"""Arithmetic of reports, and their text and HTML."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lib_fluxkontext.caching.kv_store import KeptUse
+from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.presentation import text
-from lib_fluxkontext.presentation.html import live_html, report_html, time_left
+from lib_fluxkontext.presentation.html import live_html, remaining_seconds, report_html
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 
@@ -26,23 +26,23 @@ def report(*rows: tuple[int, float, int, int], seconds: float = 5.0) -> Generati
 
 
 def test_calls_of_one_step_add_up() -> None:
-    one = report((0, 1.0, 0, 1), (0, 0.5, 1, 1), (1, 0.25, 1, 1), (1, 0.25, 1, 1))
-    assert [(step.seconds, step.calls, step.kind) for step in one.steps] == [(1.5, 2, "mixed"), (0.5, 2, "reused")]
+    added = report((0, 1.0, 0, 1), (0, 0.5, 1, 1), (1, 0.25, 1, 1), (1, 0.25, 1, 1))
+    assert [(step.seconds, step.calls, step.kind) for step in added.steps] == [(1.5, 2, "mixed"), (0.5, 2, "reused")]
 
 
 def test_medians_shares_and_speed_up() -> None:
-    one = report((0, 1.0, 0, 1), (1, 3.0, 0, 1), (2, 2.0, 0, 1), (3, 0.5, 1, 1), (4, 0.5, 1, 1))
-    assert one.computed_seconds == 2.0
-    assert one.reused_seconds == 0.5
-    assert one.reused_share == pytest.approx(0.4)
-    assert one.speed_up == pytest.approx(5 * 2.0 / 7.0)
-    assert text.steps_cached(one) == "2 of 5"
+    sampled = report((0, 1.0, 0, 1), (1, 3.0, 0, 1), (2, 2.0, 0, 1), (3, 0.5, 1, 1), (4, 0.5, 1, 1))
+    assert sampled.computed_seconds == 2.0
+    assert sampled.reused_seconds == 0.5
+    assert sampled.reused_share == pytest.approx(0.4)
+    assert sampled.speed_up == pytest.approx(5 * 2.0 / 7.0)
+    assert text.steps_cached(sampled) == "2 of 5"
 
 
 def test_a_batch_that_splits_counts_by_images() -> None:
-    one = report((0, 1.0, 0, 2), (1, 0.6, 1, 2))
-    assert one.reused_share == pytest.approx(0.25)
-    assert text.steps_cached(one) == "0 of 2 (25% of all images' steps)"
+    sampled = report((0, 1.0, 0, 2), (1, 0.6, 1, 2))
+    assert sampled.reused_share == pytest.approx(0.25)
+    assert text.steps_cached(sampled) == "0 of 2 (25% of all images' steps)"
 
 
 def test_speed_up_is_counted_pass_by_pass() -> None:
@@ -69,10 +69,10 @@ def test_the_dictionary_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, "–"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (2.5, "2.50 s"), (61.2, "61.2 s")]
+    ("value", "formatted"), [(None, "–"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (2.5, "2.50 s"), (61.2, "61.2 s")]
 )
-def test_seconds_read_well(value: float | None, words: str) -> None:
-    assert text.seconds(value) == words
+def test_seconds_read_well(value: float | None, formatted: str) -> None:
+    assert text.seconds(value) == formatted
 
 
 def test_memory_without_cuda_says_so() -> None:
@@ -87,7 +87,7 @@ class _Balanced(HTMLParser):
         super().__init__()
         self.open: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in self.void:
             self.open.append(tag)
 
@@ -121,27 +121,27 @@ def test_a_full_card_is_called_a_suspicion() -> None:
 
 
 def test_a_running_generation_says_how_long_still() -> None:
-    one = report((0, 4.0, 0, 1), (1, 1.0, 1, 1), (2, 1.0, 1, 1), seconds=6.5)
-    assert time_left(one.steps, 20) == pytest.approx(17 * 2.0)
-    assert time_left(one.steps, 3) == 0
-    assert time_left([], 20) is None
-    html = live_html(one, 20, "x")
+    sampled = report((0, 4.0, 0, 1), (1, 1.0, 1, 1), (2, 1.0, 1, 1), seconds=6.5)
+    assert remaining_seconds(sampled.steps, 20) == pytest.approx(17 * 2.0)
+    assert remaining_seconds(sampled.steps, 3) == 0
+    assert remaining_seconds([], 20) is None
+    html = live_html(sampled, 20, "x")
     assert "step 4 of 20" in html
     assert "about 34.0 s left" in html
     assert "process memory" in html
     assert "step 1 of 20" in live_html(GenerationReport((PassReport("Sampling", [], 0.1),), MEMORY), 20, "x")
-    assert "9.00 GB" not in live_html(GenerationReport(one.passes, CARD), 20, "x")
-    assert "10.00 GB of 12.00 GB on the card" in live_html(GenerationReport(one.passes, CARD), 20, "x")
+    assert "9.00 GB" not in live_html(GenerationReport(sampled.passes, CARD), 20, "x")
+    assert "10.00 GB of 12.00 GB on the card" in live_html(GenerationReport(sampled.passes, CARD), 20, "x")
 
 
 def test_what_is_read_aloud_is_short_and_changes_at_quarters_alone() -> None:
     rows = [(step, 1.0 if step == 0 else 0.1, int(step > 0), 1) for step in range(10)]
-    said = [text.progress(report(*rows[:done]), 10) for done in range(11)]
-    assert said[0] == "Sampling: 0% of 10 steps"
-    assert said[-1] == "Sampling: 100% of 10 steps"
-    assert len(set(said)) == 5
-    one = report(*rows, seconds=2.0)
-    assert text.summary(one) == "Steps: 10 in 2.00 s: 1 computed, 9 reused; 5.3 times as fast as computing all."
+    lines = [text.progress(report(*rows[:done]), 10) for done in range(11)]
+    assert lines[0] == "Sampling: 0% of 10 steps"
+    assert lines[-1] == "Sampling: 100% of 10 steps"
+    assert len(set(lines)) == 5
+    sampled = report(*rows, seconds=2.0)
+    assert text.summary(sampled) == "Steps: 10 in 2.00 s: 1 computed, 9 reused; 5.3 times as fast as computing all."
     assert text.summary(report((0, 1.0, 0, 1), seconds=1.0)) == "Steps: 1 in 1.00 s: 1 computed."
     spilled = GenerationReport((), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
     assert text.summary(spilled).startswith("No step finished. The card was full")
@@ -163,16 +163,16 @@ def test_the_chart_has_words_and_the_table_headings() -> None:
 
 def test_a_step_on_kept_references_has_a_kind_and_a_median_of_its_own() -> None:
     calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
-    one = GenerationReport((PassReport("Sampling", calls, 9.0),), MEMORY)
-    assert [step.kind for step in one.steps] == ["computed", "kept", "reused"]
-    assert one.kept_seconds == 2.0
-    assert one.speed_up == pytest.approx(18 / 8.5)
-    assert text.step_time(one) == "6.00 s computed; 2.00 s with references kept; 0.50 s reused"
-    assert ">K</text>" in report_html(one, "x")
+    sampled = GenerationReport((PassReport("Sampling", calls, 9.0),), MEMORY)
+    assert [step.kind for step in sampled.steps] == ["computed", "kept", "reused"]
+    assert sampled.kept_seconds == 2.0
+    assert sampled.speed_up == pytest.approx(18 / 8.5)
+    assert text.step_time(sampled) == "6.00 s computed; 2.00 s with references kept; 0.50 s reused"
+    assert ">K</text>" in report_html(sampled, "x")
 
 
 def test_memory_of_keys_and_values_is_told() -> None:
-    use = KeptUse(3 * 2**29, "host", 5)
-    one = PassReport("Sampling", calls((0, 1.0, 0, 1)), 1.0, reference_tokens=(4096,), encoded=1, key_values=use)
-    html = report_html(GenerationReport((one,), MEMORY), "x")
+    use = KVUsage(3 * 2**29, "host", 5)
+    sampling = PassReport("Sampling", calls((0, 1.0, 0, 1)), 1.0, reference_tokens=(4096,), encoded=1, key_values=use)
+    html = report_html(GenerationReport((sampling,), MEMORY), "x")
     assert "1.50 GB in host memory, streamed, refreshed 5 times" in html

@@ -1,13 +1,10 @@
-"""The run log: rows in, tables out; a file that is broken, locked, read-only or full costs a message and no more."""
+"""The run log's file: one that is damaged, locked, read-only or full costs a message and no more."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import multiprocessing
 import os
-import re
 import sqlite3
 import time
 from contextlib import closing
@@ -16,41 +13,9 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.history import store as log_module
-from lib_fluxkontext.history.record import Run, run_costs, describe_cache
 from lib_fluxkontext.history.store import LogError, RunLog
-from lib_fluxkontext.presentation.run_table import SORTABLE, as_csv, as_html, as_markdown, side_by_side
-from lib_fluxkontext.settings import KontextSettings
-from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
-
-RUN = Run(
-    made="2026-11-21 14:05:09",
-    checkpoint="flux1-kontext-dev-Q8_0",
-    low_bits="Automatic",
-    loras="",
-    sampler="Euler",
-    scheduler="Simple",
-    steps=20,
-    size="1024×768",
-    images=1,
-    seed=7,
-    reference_tokens=8192,
-    cache="0.14, forecast",
-    reference_refresh=4,
-    reused_share=0.55,
-    computed_seconds=6.0,
-    kept_seconds=2.5,
-    reused_seconds=0.2,
-    sampling_seconds=50.0,
-    encode_seconds=1.5,
-    memory_bytes=9 * 2**30,
-    on_card=True,
-    settings="{}",
-    thumbnail=b"\xff\xd8",
-)
-
-
-def run(**changes: object) -> Run:
-    return dataclasses.replace(RUN, **changes)
+from lib_fluxkontext.presentation.run_table import SORTABLE
+from tests.support.runs import RUN, run
 
 
 @pytest.fixture
@@ -75,7 +40,7 @@ def test_sorting(log: RunLog) -> None:
     for column, descending in SORTABLE.values():
         assert len(log.latest(sort=column, descending=descending)) == 3
     fastest = log.latest(2, *SORTABLE["Fastest sampling"])
-    assert [one.sampling_seconds for _, one in fastest] == [10.0, 20.0]
+    assert [fast_run.sampling_seconds for _, fast_run in fastest] == [10.0, 20.0]
     with pytest.raises(ValueError, match="no column"):
         log.latest(sort="id; DROP TABLE runs")
     log.add(run(computed_seconds=None))
@@ -86,7 +51,7 @@ def test_the_oldest_go_first_and_all_can_go(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "runs.sqlite", limit=3)
     for seed in range(5):
         log.add(run(seed=seed))
-    assert [one.seed for _, one in log.latest()] == [4, 3, 2]
+    assert [logged.seed for _, logged in log.latest()] == [4, 3, 2]
     log.clear()
     assert log.count() == 0
     log.add(RUN)
@@ -94,15 +59,15 @@ def test_the_oldest_go_first_and_all_can_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"this is a text, not a database " * 50, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_set_aside_and_a_new_one_begun(log: RunLog, content: bytes) -> None:
+def test_a_damaged_file_is_renamed_and_a_new_one_created(log: RunLog, content: bytes) -> None:
     log.path.parent.mkdir()
     log.path.write_bytes(content)
     with pytest.raises(LogError):
         log.latest()
-    aside = log.add(RUN)
+    damaged_file = log.add(RUN)
     assert log.count() == 1
-    assert aside is not None
-    assert aside.read_bytes() == content
+    assert damaged_file is not None
+    assert damaged_file.read_bytes() == content
     assert log.add(RUN) is None
 
 
@@ -117,14 +82,14 @@ def test_an_empty_file_is_as_good_as_none(log: RunLog) -> None:
 def test_a_locked_file_costs_a_message_after_a_short_wait(log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.add(RUN)
     monkeypatch.setattr(log_module, "BUSY_TIMEOUT_SECONDS", 0.2)
-    other = sqlite3.connect(log.path)
-    other.execute("BEGIN EXCLUSIVE")
+    server = sqlite3.connect(log.path)
+    server.execute("BEGIN EXCLUSIVE")
     start = time.perf_counter()
     with pytest.raises(LogError, match="not logged: database is locked"):
         log.add(RUN)
     assert time.perf_counter() - start < 3
-    other.rollback()
-    other.close()
+    server.rollback()
+    server.close()
     log.add(RUN)
     assert log.count() == 2
 
@@ -207,7 +172,7 @@ def test_an_older_log_is_read_as_it_is_and_migrated_in_place(old_log: RunLog) ->
 
 
 def test_a_server_that_migrates_meanwhile_is_noticed(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one comes in after this one has seen an old table, and before it has the lock."""
+    """The other server migrates after this one has seen an old table, and before it has the lock."""
     ask, asked = log_module._version, []
 
     def version(connection: sqlite3.Connection) -> int:
@@ -221,7 +186,7 @@ def test_a_server_that_migrates_meanwhile_is_noticed(old_log: RunLog, monkeypatc
     monkeypatch.setattr(log_module, "_version", version)
     old_log.add(run(seed=9))
     assert asked[:2] == [1, 1]
-    assert [one.seed for _, one in old_log.latest()] == [9, 8, 7]
+    assert [logged.seed for _, logged in old_log.latest()] == [9, 8, 7]
 
 
 def test_two_servers_on_an_older_file(old_log: RunLog) -> None:
@@ -274,61 +239,7 @@ def test_no_handle_is_left_behind(log: RunLog) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_csv_and_markdown(log: RunLog) -> None:
-    log.add(run(checkpoint='a "quoted", name | piped'))
-    log.add(run(low_bits="", kept_seconds=None))
-    rows = list(csv.DictReader(io.StringIO(as_csv(log.latest()))))
-    assert rows[1]["checkpoint"] == 'a "quoted", name | piped'
-    assert rows[0]["sampling_seconds"] == "50.0"
-    assert "thumbnail" not in rows[0]
-    lines = as_markdown(log.latest()).splitlines()
-    assert len(lines) == 4
-    assert "LoRAs" not in lines[0]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
-
-
-def test_a_prompt_is_shown_where_one_is_stored_and_only_there(log: RunLog) -> None:
-    log.add(RUN)
-    for table in (as_csv, as_markdown, side_by_side, lambda runs: as_html(runs, 2)):
-        assert "prompt" not in table(log.latest() * 2).lower()
-    log.add(run(prompt='the <b>woman</b> hugs\nthe "cat" | softly'))
-    runs = log.latest()
-    assert [row["prompt"] for row in csv.DictReader(io.StringIO(as_csv(runs)))] == [runs[0][1].prompt, ""]
-    assert as_markdown(runs).splitlines()[2].endswith('| the <b>woman</b> hugs the "cat" \\| softly |')
-    for table in (as_html(runs, 2), side_by_side(runs)):
-        assert "the &lt;b&gt;woman&lt;/b&gt; hugs the &quot;cat&quot; | softly" in table
-        assert re.search(r">Prompt( ≠)?</th>", table)
-
-
-def test_html_is_escaped_and_the_newest_are_shown(log: RunLog) -> None:
-    log.add(run(checkpoint="<script>alert(1)</script>"))
-    shown = as_html(log.latest(), 5000)
-    assert "<script>" not in shown
-    assert "1 of 5,000 runs" in shown
-    assert "No runs yet" in as_html([], 0)
-
-
-def test_side_by_side_shows_ratios_and_marks_what_differs() -> None:
-    html = side_by_side([(1, RUN), (2, run(sampling_seconds=25.0, cache="off"))])
-    assert "2.00×" in html
-    assert html.count(" ≠</th>") == 2
-    assert 'alt="Picture of run 2"' in html
-    assert html.count('class="fk-differs"') == 2
-    assert "Choose two" in side_by_side([(1, RUN)])
-
-
-def test_costs_come_from_the_report() -> None:
-    calls = [CallRecord(0, 1.0, 6.0, 0, 1), CallRecord(1, 0.9, 2.0, 0, 1, kept=1), CallRecord(2, 0.8, 0.5, 1, 1)]
-    report = GenerationReport((PassReport("Sampling", calls, 9.0, 1.5, 2, 0, (4096, 4096)),))
-    costs = run_costs(report)
-    assert (costs["computed_seconds"], costs["kept_seconds"], costs["reused_seconds"]) == (6.0, 2.0, 0.5)
-    assert costs["reference_tokens"] == 8192
-    assert costs["sampling_seconds"] == 9.0
-    assert describe_cache(KontextSettings()) == "0.14, forecast"
-    assert describe_cache(KontextSettings(cache=False)) == "off"
-
-
-def test_clearing_a_damaged_log_sets_it_aside(tmp_path: Path) -> None:
+def test_clearing_a_damaged_log_renames_it(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "runs.sqlite")
     log.path.write_bytes(b"this is not a database" * 400)
     with pytest.raises(LogError, match="cannot be read"):

@@ -34,12 +34,12 @@ def test_positional_and_named_forms_mean_the_same() -> None:
     assert KontextSettings.from_arguments(values) == KontextSettings.from_arguments([named])
 
 
-def test_what_stands_behind_the_object_is_not_read() -> None:
+def test_arguments_after_the_object_are_ignored() -> None:
     assert KontextSettings.from_arguments([{"enabled": True}, "x", 3]) == KontextSettings(enabled=True)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "words"),
+    ("field", "value", "phrases"),
     [
         ("cache_threshold", -1, ["-1", "0 to 1"]),
         ("cache_threshold", "lots", ["lots", "0 to 1"]),
@@ -56,13 +56,13 @@ def test_what_stands_behind_the_object_is_not_read() -> None:
         ("half_size", [], ["a list", "true or false"]),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(field: str, value: object, words: list[str]) -> None:
+def test_a_wrong_value_is_refused_by_name(field: str, value: object, phrases: list[str]) -> None:
     with pytest.raises(KontextError) as caught:
         KontextSettings.from_arguments([{field: value}])
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
-    for word in words:
-        assert word in str(caught.value)
+    for phrase in phrases:
+        assert phrase in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +78,7 @@ def test_json_numbers_without_a_fraction_count_as_whole() -> None:
 @given(
     st.dictionaries(st.text(max_size=12), st.one_of(st.none(), st.text(), st.floats(), st.booleans(), st.integers()))
 )
-def test_any_object_is_accepted_or_refused_with_one_line(values: dict) -> None:
+def test_any_object_is_accepted_or_refused_with_one_line(values: dict[str, object]) -> None:
     try:
         KontextSettings.from_mapping(values)
     except KontextError as error:

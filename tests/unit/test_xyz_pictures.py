@@ -1,4 +1,4 @@
-"""What the X/Y/Z plot's image axes make of a text."""
+"""Parsing of the X/Y/Z plot's image axes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib_fluxkontext.hosts.forge.integration.xyz_axes import pictures
+from lib_fluxkontext.hosts.forge.integration.xyz_axes import list_images
 
 
 def test_files_and_folders_become_pictures_in_order(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_files_and_folders_become_pictures_in_order(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("b.png", "a.JPG", "notes.txt"):
         Image.new("RGB", (4, 4)).save(folder / name, "PNG")
-    one = tmp_path / "one.webp"
-    assert pictures(f'{one}, "{folder}"') == [str(one), str(folder / "a.JPG"), str(folder / "b.png")]
-    assert pictures("") == []
-    assert pictures(" , ") == []
+    file = tmp_path / "single.webp"
+    assert list_images(f'{file}, "{folder}"') == [str(file), str(folder / "a.JPG"), str(folder / "b.png")]
+    assert list_images("") == []
+    assert list_images(" , ") == []

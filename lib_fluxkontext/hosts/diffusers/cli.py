@@ -10,40 +10,43 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from PIL.PngImagePlugin import PngInfo
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
 from lib_fluxkontext.images.decode import Reference, decode_reference
 from lib_fluxkontext.images.sizing import nearest_bfl_size
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.page import report_page
-from lib_fluxkontext.settings import PRESETS, SIZINGS, KontextSettings, describe
+from lib_fluxkontext.settings import PRESETS, SIZINGS, KontextSettings, PresetValues, default_of, describe
 from lib_fluxkontext.telemetry.records import GenerationReport
 
-DONE, BROKEN, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
-SMALL_SIZE = "96x96"
+SMALL_MODEL_SIZE = "96x96"
 """What the small model was trained on."""
 
-_OPTIONS = {
+DEFAULT_SIZE = (1024, 1024)
+"""Width and height in pixels where there is no reference to go by."""
+
+_OPTION_NAMES = {
     "cache_threshold": "--threshold",
     "cache_warmup_steps": "--warmup",
     "cache_max_consecutive": "--max-consecutive",
     "cache_compute_last": "--compute-last",
 }
-"""Settings whose option is not their name with dashes."""
+"""Settings whose option is not named after them."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, where argparse would print the whole usage before it."""
-        _complain(f"{message}; see --help")
-        raise SystemExit(WRONG)
+        """Print one line, where argparse would print the whole usage before it."""
+        _print_error(f"{message}; see --help")
+        raise SystemExit(WRONG_REQUEST)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,33 +56,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _generate(options, paths)
     except KontextError as error:
-        _complain(_for_the_command_line(error, paths))
-        return WRONG
+        _print_error(_command_line_message(error, paths))
+        return WRONG_REQUEST
     except KeyboardInterrupt:
-        _complain("interrupted; nothing was written")
+        _print_error("interrupted; nothing was written")
         return INTERRUPTED
     except ImportError as error:
-        _complain(f'{error}; install what the command line needs: pip install -e ".[diffusers]"')
-        return BROKEN
+        _print_error(f'{error}; install what the command line needs: pip install -e ".[diffusers]"')
+        return FAILED
     except (RuntimeError, OSError, ValueError) as error:
-        _complain(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-        return BROKEN
+        _print_error(f"{type(error).__name__}: {first_line(error)}")
+        return FAILED
 
 
 def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     settings = _settings(options)
-    references = [_reference(path, f"image{number}") for number, path in enumerate(paths, 1)]
-    picture_path, page_path = _output_paths(options.output)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it advises on packages that nobody here needs
+    references = [_read_reference(path, f"image{number}") for number, path in enumerate(paths, 1)]
+    image_path, page_path = _output_paths(options.output)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it recommends packages that are not needed here
     from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
     from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
 
-    width, height = _size(options, references)
-    job = Job(options.prompt, width, height, _number(options.steps), _number(options.seed), _number(options.guidance))
+    width, height = _output_size(options, references)
+    job = Job(
+        prompt=options.prompt,
+        width=width,
+        height=height,
+        steps=_parse_number(options.steps),
+        seed=_parse_number(options.seed),
+        guidance=_parse_number(options.guidance),
+    )
     pipeline = load_pipeline(options.checkpoint, options.base, options.device, options.nf4, options.offload)
-    made = generate(pipeline, job, references, settings)
+    result = generate(pipeline, job, references, settings)
 
-    fields = {
+    fields: dict[str, object] = {
         "Steps": job.steps,
         "Sampler": "Euler",
         "CFG scale": 1,
@@ -88,20 +98,20 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         "Size": f"{width}x{height}",
         "Model": (options.checkpoint or Path("small_kontext")).stem,
         **infotext.settings_to_infotext(settings, references),
-        **infotext.report_to_infotext(made.report),
+        **infotext.report_to_infotext(result.report),
     }
-    info = PngInfo()
-    info.add_text("parameters", f"{job.prompt}\n{infotext.infotext_line(fields)}")
-    shown = [
-        (f"{path.name}, {one.size[0]}×{one.size[1]}", one.image) for path, one in zip(paths, references, strict=True)
+    metadata = PngInfo()
+    metadata.add_text("parameters", f"{job.prompt}\n{infotext.infotext_line(fields)}")
+    captioned = [
+        (f"{path.name}, {reference.size[0]}×{reference.size[1]}", reference.image)
+        for path, reference in zip(paths, references, strict=True)
     ]
-    page = report_page(
-        job.prompt or "(no prompt)", made.image, shown, made.report, {k: str(v) for k, v in fields.items()}
-    )
-    _write(picture_path, lambda file: made.image.save(file, "PNG", pnginfo=info))
-    _write(page_path, lambda file: file.write(page.encode()))
-    _print_table(made.report)
-    print(f"Picture: {picture_path}")
+    rows = {name: str(value) for name, value in fields.items()}
+    page = report_page(job.prompt or "(no prompt)", result.image, captioned, result.report, rows)
+    _write_atomically(image_path, lambda file: result.image.save(file, "PNG", pnginfo=metadata))
+    _write_atomically(page_path, lambda file: file.write(page.encode()))
+    _print_steps(result.report)
+    print(f"Picture: {image_path}")
     print(f"Report:  {page_path}")
     return DONE
 
@@ -109,64 +119,83 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m lib_fluxkontext", description="FLUX.1 Kontext without Forge.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    one = commands.add_parser("generate", help="make one picture from references and a sentence")
-    one.add_argument("--image", type=Path, action="append", metavar="FILE", help="a reference; may be given again")
-    one.add_argument("--prompt", required=True, help="what should happen")
-    one.add_argument("--steps", default="20", help="sampler steps (20)")
-    one.add_argument("--seed", default="0", help="of the start noise (0)")
-    one.add_argument("--guidance", default="3.5", help="distilled guidance scale (3.5)")
-    one.add_argument("--size", metavar="WxH", help="of the picture; default: as the first reference, by BFL's table")
-    one.add_argument("--sizing", help=f"of the references: {', '.join(SIZINGS)}")
-    one.add_argument("--half-size", action="store_true", help="halve the references after sizing")
-    one.add_argument("--threshold", default="0.14", help="of First Block Cache, 0 to 1 (0.14)")
-    one.add_argument("--no-cache", action="store_true", help="compute every step")
-    one.add_argument("--warmup", default="1", help="first steps that are always computed (1)")
-    one.add_argument("--max-consecutive", default="0", help="longest run of reused steps, 0 is no limit (0)")
-    one.add_argument("--compute-last", action="store_true", help="always compute the last step")
-    one.add_argument("--no-forecast", action="store_true", help="repeat what was stored instead of following its trend")
-    one.add_argument("--correct", action="store_true", help="let computed steps make up for what the reused got wrong")
-    one.add_argument("--reference-refresh", default="0", help="run references in one step of so many; 0 in all (0)")
-    one.add_argument("--preset", help=f"in place of the cache's options: {', '.join(PRESETS)}")
-    one.add_argument("--checkpoint", type=Path, help="folder, .safetensors or .gguf; default: the small model")
-    one.add_argument("--base", type=Path, help="folder with the other components, beside a single file")
-    one.add_argument("--device", help="cuda or cpu; default: cuda where there is one")
-    one.add_argument("--nf4", action="store_true", help="quantise the transformer to NF4 (bitsandbytes, CUDA)")
-    one.add_argument("--offload", action="store_true", help="keep on the GPU only what is at work")
-    one.add_argument("--output", type=Path, help="the picture's path; the report lies beside it")
+    command = commands.add_parser("generate", help="make one picture from references and a sentence")
+    add = command.add_argument
+    add("--image", type=Path, action="append", metavar="FILE", help="a reference; may be given again")
+    add("--prompt", required=True, help="what should happen")
+    add("--steps", default="20", help="sampler steps (%(default)s)")
+    add("--seed", default="0", help="of the start noise (%(default)s)")
+    add("--guidance", default="3.5", help="distilled guidance scale (%(default)s)")
+    add("--size", metavar="WxH", help="of the picture; default: as the first reference, by BFL's table")
+    add("--sizing", help=f"of the references: {', '.join(SIZINGS)}")
+    add("--half-size", action="store_true", help="halve the references after sizing")
+    add("--threshold", default=_default("cache_threshold"), help="of First Block Cache, 0 to 1 (%(default)s)")
+    add("--no-cache", action="store_true", help="compute every step")
+    add("--warmup", default=_default("cache_warmup_steps"), help="first steps that are always computed (%(default)s)")
+    add(
+        "--max-consecutive",
+        default=_default("cache_max_consecutive"),
+        help="longest run of reused steps, 0 is no limit (%(default)s)",
+    )
+    add("--compute-last", action="store_true", help="always compute the last step")
+    add("--no-forecast", action="store_true", help="repeat what was stored instead of following its trend")
+    add("--correct", action="store_true", help="let computed steps make up for what the reused got wrong")
+    add(
+        "--reference-refresh",
+        default=_default("reference_refresh"),
+        help="run references in one step of so many; 0 in all (%(default)s)",
+    )
+    add("--preset", help=f"in place of the cache's options: {', '.join(PRESETS)}")
+    add("--checkpoint", type=Path, help="folder, .safetensors or .gguf; default: the small model")
+    add("--base", type=Path, help="folder with the other components, beside a single file")
+    add("--device", help="cuda or cpu; default: cuda where there is one")
+    add("--nf4", action="store_true", help="quantise the transformer to NF4 (bitsandbytes, CUDA)")
+    add("--offload", action="store_true", help="keep on the GPU only what is at work")
+    add("--output", type=Path, help="the picture's path; the report lies beside it")
     return parser
+
+
+def _default(name: str) -> str:
+    """Return a setting's default as an option's text: numbers are parsed later, so that errors name the option."""
+    return f"{default_of(name):g}"
 
 
 def _settings(options: argparse.Namespace) -> KontextSettings:
     sizing = options.sizing or ("to output" if options.checkpoint is None else "to BFL recommended")
+    return KontextSettings.from_mapping(
+        {"enabled": True, "sizing": sizing, "half_size": options.half_size, **_cache_settings(options)}
+    )
+
+
+def _cache_settings(options: argparse.Namespace) -> Mapping[str, object]:
     if options.preset is None:
-        caches: dict[str, Any] = {
+        return {
             "cache": not options.no_cache,
-            "cache_threshold": _number(options.threshold),
-            "cache_warmup_steps": _number(options.warmup),
-            "cache_max_consecutive": _number(options.max_consecutive),
+            "cache_threshold": _parse_number(options.threshold),
+            "cache_warmup_steps": _parse_number(options.warmup),
+            "cache_max_consecutive": _parse_number(options.max_consecutive),
             "cache_compute_last": options.compute_last,
             "cache_forecast": not options.no_forecast,
             "cache_correct": options.correct,
-            "reference_refresh": _number(options.reference_refresh),
+            "reference_refresh": _parse_number(options.reference_refresh),
         }
-    elif options.preset.capitalize() in PRESETS:
-        caches = PRESETS[options.preset.capitalize()]
-    else:
+    presets: Mapping[str, PresetValues] = {preset.lower(): values for preset, values in PRESETS.items()}
+    if options.preset.lower() not in presets:
         raise KontextError(f"got {describe(options.preset)}; allowed: one of {', '.join(PRESETS)}", "preset")
-    return KontextSettings.from_mapping({"enabled": True, "sizing": sizing, "half_size": options.half_size, **caches})
+    return presets[options.preset.lower()]
 
 
-def _number(written: str) -> Any:
-    """A number where it is one, else the text itself, for the settings to refuse in their own words."""
-    for kind in (int, float):
+def _parse_number(text: str) -> Any:
+    """Parse a number; return any other text as it is, for the settings to refuse with their own message."""
+    for number_type in (int, float):
         try:
-            return kind(written)
+            return number_type(text)
         except ValueError:
             continue
-    return written
+    return text
 
 
-def _reference(path: Path, name: str) -> Reference:
+def _read_reference(path: Path, name: str) -> Reference:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -174,26 +203,27 @@ def _reference(path: Path, name: str) -> Reference:
     return decode_reference(data, name)
 
 
-def _size(options: argparse.Namespace, references: Sequence[Reference]) -> tuple[int, int]:
-    written = options.size or (SMALL_SIZE if options.checkpoint is None else None)
-    if written is None:
-        return nearest_bfl_size(*references[0].size) if references else (1024, 1024)
-    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", written)
+def _output_size(options: argparse.Namespace, references: Sequence[Reference]) -> tuple[int, int]:
+    size = options.size or (SMALL_MODEL_SIZE if options.checkpoint is None else None)
+    if size is None:
+        return nearest_bfl_size(*references[0].size) if references else DEFAULT_SIZE
+    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", size)
     if not match:
-        raise KontextError(f'got the text "{written}"; allowed: width and height, such as 1024x768', "size")
+        raise KontextError(f'got the text "{size}"; allowed: width and height, such as 1024x768', "size")
     return int(match[1]), int(match[2])
 
 
-def _output_paths(picture: Path | None) -> tuple[Path, Path]:
-    if picture is None:
-        picture = Path("output") / f"kontext-{time.strftime('%Y%m%d-%H%M%S')}.png"
-    if picture.suffix.lower() != ".png":
-        raise KontextError(f"got {picture.name}; allowed: a name that ends in .png", "output")
-    return picture, picture.with_suffix(".html")
+def _output_paths(image: Path | None) -> tuple[Path, Path]:
+    """Return the paths of image and report."""
+    if image is None:
+        image = Path("output") / f"kontext-{time.strftime('%Y%m%d-%H%M%S')}.png"
+    if image.suffix.lower() != ".png":
+        raise KontextError(f"got {image.name}; allowed: a name that ends in .png", "output")
+    return image, image.with_suffix(".html")
 
 
-def _write(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write beside the target and move there at the end, so that no half-written file stands under its name."""
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write to a temporary file and rename it at the end, so that a failure leaves no half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -205,7 +235,7 @@ def _write(path: Path, write: Callable[[Any], Any]) -> None:
         raise
 
 
-def _print_table(report: GenerationReport) -> None:
+def _print_steps(report: GenerationReport) -> None:
     print(f"{'step':>4}  {'':15}  {'time':>8}  {'sigma':>6}  {'change':>6}")
     for step in report.steps:
         change = "–" if step.distance is None else f"{step.distance:.3f}"
@@ -218,17 +248,17 @@ def _print_table(report: GenerationReport) -> None:
         print(f"Memory {text.memory_peak(report.memory)}")
 
 
-def _for_the_command_line(error: KontextError, paths: Sequence[Path]) -> str:
-    """The same message with the option in place of the setting's name."""
+def _command_line_message(error: KontextError, paths: Sequence[Path]) -> str:
+    """Name the command-line option instead of the setting in an error's message."""
     if error.field is None:
         return str(error)
     number = error.field.removeprefix("image")
     if number.isdigit() and int(number) <= len(paths):
         option = f"--image {paths[int(number) - 1]}"
     else:
-        option = _OPTIONS.get(error.field, "--" + error.field.replace("_", "-"))
+        option = _OPTION_NAMES.get(error.field, "--" + error.field.replace("_", "-"))
     return f"{option}: {error.reason}"
 
 
-def _complain(line: str) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+def _print_error(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)

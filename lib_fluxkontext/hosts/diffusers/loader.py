@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a ``FluxKontextPipeline``."""
+"""Load a checkpoint as a ``FluxKontextPipeline``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import torch
 
 from lib_fluxkontext.errors import KontextError
 
+Pipeline = Any
+"""A ``FluxKontextPipeline``. Type checkers see only the placeholder that diffusers has for missing dependencies."""
+
 SMALL_MODEL = Path(__file__).resolve().parents[2] / "small_kontext"
-"""The small trained model that comes with the project, in diffusers' layout."""
+"""The small trained model of this project, in diffusers' layout."""
 
 _FLUX_TENSORS = ("double_blocks.0.img_attn.qkv.weight", "transformer_blocks.0.attn.add_q_proj.weight")
-"""In the original layout and in diffusers'; other architectures have neither."""
+"""One of the original layout and one of diffusers'; other architectures have neither."""
 
 
 def load_pipeline(
@@ -22,7 +25,7 @@ def load_pipeline(
     device: str | None = None,
     nf4: bool = False,
     offload: bool = False,
-) -> Any:
+) -> Pipeline:
     """Load a pipeline.
 
     Args:
@@ -31,10 +34,11 @@ def load_pipeline(
         base: folder in diffusers' layout with the other components; needed beside a file.
         device: ``"cuda"`` or ``"cpu"``; None takes CUDA where there is one.
         nf4: quantise the transformer to NF4 with bitsandbytes while loading; needs CUDA.
-        offload: keep on the GPU only the component that is at work.
+        offload: keep only the component that is running on the GPU.
 
     Raises:
-        KontextError: a path that does not exist or is no FLUX checkpoint, or an option that this machine lacks.
+        KontextError: a path that does not exist or is not a FLUX checkpoint, or an option that this machine cannot
+            serve.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -44,7 +48,7 @@ def load_pipeline(
     path = checkpoint or SMALL_MODEL
     if not path.exists():
         raise KontextError(f"no such file or folder: {path}", "checkpoint")
-    # The small model is as fast in float32, and exact.
+    # The small model is as fast in float32, and more precise.
     dtype = torch.float32 if checkpoint is None or device == "cpu" else torch.bfloat16
     pipeline = _from_folder(path, dtype, nf4) if path.is_dir() else _from_file(path, base, dtype, nf4)
     if offload:
@@ -54,22 +58,22 @@ def load_pipeline(
     return pipeline
 
 
-def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Any:
+def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Pipeline:
     from diffusers import FluxKontextPipeline, FluxTransformer2DModel
 
     if not (path / "model_index.json").is_file() or not (path / "transformer").is_dir():
         raise KontextError(f"not a FLUX pipeline in diffusers' layout: {path}", "checkpoint")
-    parts: dict[str, Any] = {}
+    components: dict[str, Any] = {}
     if nf4:
-        options = {"quantization_config": _nf4_config(dtype), dtype_name(): dtype}
-        parts["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
+        options = {"quantization_config": _nf4_config(dtype), dtype_argument(): dtype}
+        components["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
     try:
-        return FluxKontextPipeline.from_pretrained(path, **{dtype_name(): dtype}, **parts)
+        return FluxKontextPipeline.from_pretrained(path, **{dtype_argument(): dtype}, **components)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise KontextError(f"could not be loaded as a FLUX pipeline: {error}", "checkpoint") from None
 
 
-def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> Any:
+def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> Pipeline:
     names = tensor_names(path)
     if not any(name.endswith(_FLUX_TENSORS) for name in names):
         raise KontextError(f"not a FLUX checkpoint: {path.name} has none of FLUX's tensors", "checkpoint")
@@ -79,7 +83,7 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         raise KontextError(f"not a pipeline in diffusers' layout: {base}", "base")
     from diffusers import FluxKontextPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
 
-    options: dict[str, Any] = {dtype_name(): dtype, "config": str(base / "transformer")}
+    options: dict[str, Any] = {dtype_argument(): dtype, "config": str(base / "transformer")}
     if path.suffix.lower() == ".gguf":
         options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
     elif nf4:
@@ -88,14 +92,14 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
-    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_name(): dtype})
+    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_argument(): dtype})
 
 
 def tensor_names(path: Path) -> list[str]:
-    """Names of all tensors in a file, from its header.
+    """Read the names of all tensors in a file, from its header.
 
     Raises:
-        KontextError: a kind of file that is not known, or one that is damaged.
+        KontextError: an unknown format, or a damaged file.
     """
     match path.suffix.lower():
         case ".safetensors":
@@ -116,8 +120,8 @@ def tensor_names(path: Path) -> list[str]:
     raise KontextError(f"{path.name}: only .safetensors, .gguf and folders can be read", "checkpoint")
 
 
-def dtype_name() -> str:
-    """What diffusers calls the argument that names the dtype; renamed in 0.42, the last for Python 3.10 being 0.41."""
+def dtype_argument() -> str:
+    """Return diffusers' name of the dtype argument. 0.42 renamed it; the last version for Python 3.10 is 0.41."""
     import diffusers
 
     major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])

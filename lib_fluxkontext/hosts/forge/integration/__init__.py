@@ -1,1 +1,1 @@
-"""Forge's own features that the extension plugs into: settings, localization, X/Y/Z plot; and the run log in its data."""
+"""Forge's own features: settings, localization, X/Y/Z plot, data folder."""

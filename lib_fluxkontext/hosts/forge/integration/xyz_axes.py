@@ -1,34 +1,57 @@
-"""Axes for Forge's X/Y/Z plot. An axis leaves its value on the cell's ``p``; ``generation`` reads it from there."""
+"""Axes for Forge's X/Y/Z plot. An axis stores its value on the cell's ``p``, where ``lifecycle.inputs`` reads it."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
-from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings
+from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings, default_of
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from modules.scripts import ScriptRunner
 
 ATTRIBUTE = "flux_kontext_axes"
 PREFIX = "[Kontext] "
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
-_SWITCH = ["True", "False"]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+_BOOLEANS = ["True", "False"]
+
+
+class PlotProcessing(Processing, Protocol):
+    """The ``p`` of a plot."""
+
+    scripts: ScriptRunner
+    script_args: Sequence[object]
 
 
 def add_axes() -> None:
-    """Add the axes to Forge's script, once; without that script nothing happens."""
-    module = _xyz_module()
-    if module is None or any(one.label.startswith(PREFIX) for one in module.axis_options):
+    """Add the axes to Forge's script, once; does nothing where that script is missing."""
+    module: Any = _xyz_module()
+    if module is None or any(option.label.startswith(PREFIX) for option in module.axis_options):
         return
     axis = module.AxisOption
 
     def switch(label: str, field: str) -> Any:
-        confirm = _confirm(field, _switch)
-        return axis(f"{PREFIX}{label}", str, _set(field, _switch), choices=lambda: _SWITCH, confirm=confirm)
+        confirm = _confirm(field, _parse_boolean)
+        return axis(f"{PREFIX}{label}", str, _set(field, _parse_boolean), choices=lambda: _BOOLEANS, confirm=confirm)
+
+    def image(number: int) -> Any:
+        return axis(
+            f"{PREFIX}image {number}",
+            str,
+            _set(f"image{number}", _read_file),
+            prepare=list_images,
+            confirm=partial(_confirm_images, number),
+            format_value=_image_label,
+        )
 
     module.axis_options += [
         switch("cache", "cache"),
@@ -38,49 +61,49 @@ def add_axes() -> None:
         axis(f"{PREFIX}reference refresh", int, _set("reference_refresh"), confirm=_confirm("reference_refresh")),
         switch("forecast", "cache_forecast"),
         switch("correction", "cache_correct"),
-        *(
-            axis(
-                f"{PREFIX}image {number}",
-                str,
-                _set(f"image{number}", _picture),
-                prepare=pictures,
-                confirm=partial(_confirm_pictures, number),
-                format_value=lambda p, opt, value: f"{opt.label}: {Path(value).name}",
-            )
-            for number in (1, 2)
-        ),
+        image(1),
+        image(2),
     ]
 
 
-def values_of(p: Any) -> dict[str, Any]:
-    """What the axes set for this cell, by setting name."""
-    return getattr(p, ATTRIBUTE, {})
+def values_of(p: object) -> dict[str, object]:
+    """Return what the axes set for this cell, by setting name."""
+    values: dict[str, object] = getattr(p, ATTRIBUTE, {})
+    return values
 
 
-def pictures(written: str) -> list[str]:
-    """Paths from an axis' text: files separated by commas, and folders, which stand for the pictures in them."""
-    found: list[str] = []
-    for value in next(csv.reader(io.StringIO(written), skipinitialspace=True), []):
-        path = Path(value.strip())
+def list_images(text: str) -> list[str]:
+    """Parse an axis' text: paths separated by commas; a folder stands for the images in it, sorted by name."""
+    paths: list[str] = []
+    for entry in next(csv.reader(io.StringIO(text), skipinitialspace=True), []):
+        path = Path(entry.strip())
         if path.is_dir():
-            found += [str(one) for one in sorted(path.iterdir()) if one.suffix.lower() in PICTURES]
-        elif value.strip():
-            found.append(str(path))
-    return found
+            paths += [str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+        elif entry.strip():
+            paths.append(str(path))
+    return paths
 
 
-def _set(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, Any, Any], None]:
-    def apply(p: Any, value: Any, _values: Any) -> None:
-        setattr(p, ATTRIBUTE, {**values_of(p), field: convert(value)})  # a dict of its own: Forge copies p shallowly
+def _unchanged(value: object) -> object:
+    return value
+
+
+def _set(field: str, convert: Callable[[Any], object] = _unchanged) -> Callable[[object, object, object], None]:
+    """Return a function that stores a value on a cell's ``p``."""
+
+    def apply(p: object, value: object, _values: object) -> None:
+        setattr(p, ATTRIBUTE, {**values_of(p), field: convert(value)})  # a new dict: Forge copies p shallowly
 
     return apply
 
 
-def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any, list], None]:
-    """Refuse a wrong value before the first cell is made, in the words that the API uses."""
+def _confirm(
+    field: str, convert: Callable[[Any], object] = _unchanged
+) -> Callable[[PlotProcessing, Sequence[object]], None]:
+    """Return a function that refuses wrong values before the first cell, with the API's message."""
 
-    def confirm(p: Any, values: list) -> None:
-        _need_panel(p)
+    def confirm(p: PlotProcessing, values: Sequence[object]) -> None:
+        _require_enabled(p)
         for value in values:
             try:
                 KontextSettings.from_mapping({field: convert(value)})
@@ -90,28 +113,13 @@ def _confirm(field: str, convert: Callable[[Any], Any] = lambda value: value) ->
     return confirm
 
 
-def _need(p: Any, name: str, wanted: bool, why: str) -> None:
-    """Refuse a setting that would fill the grid with equal pictures, and nobody would know why."""
-    for script in p.scripts.alwayson_scripts:
-        if script.title() == TITLE:
-            arguments = p.script_args[script.args_from : script.args_to]
-            named = arguments[0] if arguments and isinstance(arguments[0], Mapping) else None
-            if named is None:
-                named = dict(zip(FIELD_NAMES, arguments, strict=False))
-            if bool(named.get(name, KontextSettings.model_fields[name].default)) is not wanted:
-                raise RuntimeError(f"{name}: {why}")
-
-
-def _need_panel(p: Any) -> None:
-    _need(p, "enabled", True, "Flux Kontext is off, and the plot has one of its axes; turn it on")
-
-
-def _confirm_pictures(number: int, p: Any, values: list) -> None:
-    _need_panel(p)
-    _need(p, f"mute_image{number}", False, f"reference {number} is muted, and the plot has it as an axis")
+def _confirm_images(number: int, p: PlotProcessing, values: Sequence[str]) -> None:
+    """Refuse an image axis that could not change the images, or whose files are missing."""
+    _require_enabled(p)
+    _require(p, f"mute_image{number}", False, f"reference {number} is muted, and the plot has it as an axis")
     if number == 1:
-        why = "the init image is reference 1, and the plot has that as an axis; turn it off, or plot image 2"
-        _need(p, "init_image_as_reference", False, why)
+        reason = "the init image is reference 1, and the plot has that as an axis; turn it off, or plot image 2"
+        _require(p, "init_image_as_reference", False, reason)
     if getattr(p, "is_api", False):
         raise RuntimeError("files of the server are for the page; through the API send image1 and image2")
     for value in values:
@@ -121,18 +129,42 @@ def _confirm_pictures(number: int, p: Any, values: list) -> None:
         raise RuntimeError("no pictures there; write files or a folder")
 
 
-def _picture(value: str) -> bytes:
-    return Path(value).read_bytes()
+def _require_enabled(p: PlotProcessing) -> None:
+    _require(p, "enabled", True, "Flux Kontext is off, and the plot has one of its axes; turn it on")
 
 
-def _switch(value: Any) -> Any:
+def _require(p: PlotProcessing, field: str, value: bool, reason: str) -> None:
+    """Refuse a setting that would fill the grid with equal images without telling why.
+
+    Raises:
+        RuntimeError: the field has another value.
+    """
+    for script in p.scripts.alwayson_scripts:
+        if script.title() == TITLE:
+            arguments = p.script_args[script.args_from : script.args_to]
+            first = arguments[0] if arguments else None
+            settings = first if isinstance(first, Mapping) else dict(zip(FIELD_NAMES, arguments, strict=False))
+            if bool(settings.get(field, default_of(field))) is not value:
+                raise RuntimeError(f"{field}: {reason}")
+
+
+def _image_label(p: object, option: Any, value: str) -> str:
+    return f"{option.label}: {Path(value).name}"
+
+
+def _read_file(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _parse_boolean(value: object) -> object:
+    """Parse ``"True"`` and ``"False"``; leave anything else for the settings to refuse."""
     return {"true": True, "false": False}.get(str(value).strip().lower(), value)
 
 
-def _xyz_module() -> Any:
+def _xyz_module() -> ModuleType | None:
     from modules import scripts
 
-    for data in scripts.scripts_data:
-        if data.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
-            return data.module
+    for script in scripts.scripts_data:
+        if script.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
+            return script.module
     return None

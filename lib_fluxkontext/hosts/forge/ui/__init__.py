@@ -1,1 +1,1 @@
-"""The page: the panel, its events, and what its lines say."""
+"""The page: the panel (``panel``), what its events do (``events``), and the facts that it shows."""

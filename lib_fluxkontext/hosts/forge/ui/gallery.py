@@ -1,34 +1,35 @@
-"""From the result gallery into a slot, to edit a picture again and again, and from the panel back to img2img."""
+"""From the gallery of results into a reference slot, to edit an image again, and from the panel to img2img."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.processing_utils import save_file_to_cache
 
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 
 LAST_SEND_TO_BUTTON = "send_to_extras"
-"""Element id, behind the tab, of the gallery's button that ours stand beside."""
+"""Element id, behind the tab, of the last of the gallery's own buttons; ours are placed after it."""
 
 NO_PICTURE = "There is no picture in the gallery yet: generate one first."
 
 _CHOSEN = "const chosen = extract_image_from_gallery(gallery);"
-"""Forge's own choice: the selected picture, or the first; ``[null]`` from an empty gallery."""
+"""Forge's own choice: the selected image, or the first; ``[null]`` from an empty gallery."""
 
 
-def add_buttons(panel: Panel, gallery: Any) -> None:
-    """Put "→ Kontext 1" and "→ Kontext 2" into the row of buttons that is being built, and connect them.
+def add_buttons(panel: Panel, gallery: Component) -> None:
+    """Add "→ Kontext 1" and "→ Kontext 2" to the row of buttons that is being built, and connect them.
 
     Args:
         panel: of the same tab.
         gallery: of results, in the same tab.
     """
-    controls = panel.controls
     unfold = f"gradioApp().getElementById('{panel.ids.accordion}').onChecked(true)"  # Forge's, on every InputAccordion
-    for number in (1, 2):
+    for number, slot in enumerate(panel.slots, 1):
         button = gr.Button(
             f"→ Kontext {number}",
             elem_id=panel.ids.of(f"to_slot{number}"),
@@ -36,36 +37,42 @@ def add_buttons(panel: Panel, gallery: Any) -> None:
             size="sm",
             tooltip=f"Use this picture as reference {number} of {TITLE}, and turn that on.",
         )
-        slot = controls[f"image{number}"]
-        # What would keep the picture from being used is turned off.
-        off = [controls[f"mute_image{number}"], *([controls["init_image_as_reference"]] if number == 1 else [])]
+        # Controls that would keep the image from being used are turned off.
+        blockers = [slot.mute, *([panel.sizing.init_image_as_reference] if number == 1 else [])]
         button.click(
-            _into_slot_function(slot.GRADIO_CACHE, len(off)),
+            partial(put_into_slot, slot.image.GRADIO_CACHE, len(blockers)),
             js=f"(gallery) => {{ {_CHOSEN} if (chosen[0]) {unfold}; return chosen; }}",
             inputs=[gallery],
-            outputs=[slot, controls["enabled"], *off],
+            outputs=[slot.image, panel.enabled, *blockers],
             show_progress="hidden",
         )
 
 
-def connect_img2img(panel: Panel, gallery: Any) -> None:
-    """Connect the panel's button to img2img's init image; both tabs are built by now.
+def put_into_slot(cache_dir: str, blockers: int, chosen: list[Any] | None) -> list[Any]:
+    """Return the slot's image, the panel turned on, and its blockers turned off.
 
-    It does what Forge's own button under the gallery does with the picture, and leaves img2img's prompt and settings.
+    Args:
+        cache_dir: gradio's, of the slot.
+        blockers: how many.
+        chosen: (image, caption) of the gallery, or empty.
+    """
+    if not chosen:
+        gr.Warning(NO_PICTURE)
+        return [gr.update()] * (2 + blockers)
+    return [_copy_of_file(chosen[0][0], cache_dir), True, *[False] * blockers]
+
+
+def connect_img2img(panel: Panel, gallery: Component) -> None:
+    """Connect the panel's button to img2img's init image, once both tabs are built.
+
+    It does with the image what Forge's own button under the gallery does, but leaves img2img's prompt and settings.
     """
     from modules import infotext_utils
 
     destination = infotext_utils.paste_fields["img2img"]
     sizes = [component for component, name in destination["fields"] if name in ("Size-1", "Size-2")]
-
-    def to_img2img(chosen: Any) -> Any:
-        if not chosen:
-            gr.Warning(NO_PICTURE)
-            return [gr.update()] * (1 + len(sizes))
-        return infotext_utils.send_image_and_dimensions(chosen)
-
-    panel.to_img2img.click(
-        to_img2img,
+    panel.toolbar.to_img2img.click(
+        partial(send_to_img2img, len(sizes)),
         js=f"(gallery) => {{ {_CHOSEN} if (chosen[0]) switch_to_img2img(); return chosen; }}",
         inputs=[gallery],
         outputs=[destination["init_img"], *sizes],
@@ -73,20 +80,25 @@ def connect_img2img(panel: Panel, gallery: Any) -> None:
     )
 
 
-def _into_slot_function(cache: str, switches: int) -> Any:
-    def into_slot(chosen: Any) -> list[Any]:
-        if not chosen:
-            gr.Warning(NO_PICTURE)
-            return [gr.update()] * (2 + switches)
-        return [_own_file(chosen[0][0], cache), True, *[False] * switches]
+def send_to_img2img(sizes: int, chosen: list[Any] | None) -> Any:
+    """Return img2img's init image and its width and height.
 
-    return into_slot
+    Args:
+        sizes: how many size sliders img2img has.
+        chosen: (image, caption) of the gallery, or empty.
+    """
+    from modules import infotext_utils
+
+    if not chosen:
+        gr.Warning(NO_PICTURE)
+        return [gr.update()] * (1 + sizes)
+    return infotext_utils.send_image_and_dimensions(chosen)
 
 
-def _own_file(image: Any, cache: str) -> Any:
-    """A copy of the very file, so that pixels, transparency and generation data stay as they are.
+def _copy_of_file(image: Any, cache_dir: str) -> Any:
+    """Copy the image's own file, so that pixels, transparency and generation data stay as they are.
 
-    The slot keeps it when the picture is deleted from the output folder.
+    The slot still has it after the image is deleted from the output folder.
     """
     path = getattr(image, "filename", "")
-    return save_file_to_cache(path, cache) if path else image
+    return save_file_to_cache(path, cache_dir) if path else image

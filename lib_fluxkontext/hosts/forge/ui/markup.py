@@ -1,4 +1,4 @@
-"""Lines of plain facts on the panel."""
+"""Paragraphs of facts on the panel."""
 
 from __future__ import annotations
 
@@ -6,5 +6,10 @@ from html import escape
 
 
 def line(text: str, css: str = "") -> str:
-    """A paragraph; ``css`` is one of ``style.css``: ``fk-muted``, ``fk-warning``, ``fk-error``."""
+    """Render a paragraph.
+
+    Args:
+        text: escaped here.
+        css: a class of ``style.css``: ``fk-muted``, ``fk-warning`` or ``fk-error``.
+    """
     return f'<p class="fk-facts {css}">{escape(text)}</p>'

@@ -1,13 +1,15 @@
-"""One click to what the authors of FLUX.1 Kontext recommend, and back."""
+"""The button that sets Forge's own controls as recommended for FLUX.1 Kontext, and the one that takes it back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from lib_fluxkontext.hosts.forge.ui.slot_facts import output_size
+import gradio as gr
+from gradio.components import Component
 
-FORGE_FIELDS = ("sampling", "scheduler", "steps", "cfg_scale", "distilled_cfg_scale", "width", "height")
-"""Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_``."""
+from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.slot_facts import output_size
 
 RECOMMENDED: dict[str, Any] = {
     "sampling": "Euler",
@@ -16,11 +18,46 @@ RECOMMENDED: dict[str, Any] = {
     "cfg_scale": 1.0,
     "distilled_cfg_scale": 3.5,
 }
-"""Beside the size. Black Forest Labs' own pipeline: Euler, guidance 2.5 to 3.5, no CFG."""
+"""Control → value, beside the size. Black Forest Labs' own pipeline: Euler, guidance 2.5 to 3.5, no CFG."""
+
+FORGE_CONTROLS = (*RECOMMENDED, "width", "height")
+"""Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_``."""
 
 
-def recommended(image1: Any, image2: Any, width: Any, height: Any) -> list[Any]:
-    """Values for ``FORGE_FIELDS``; the size is BFL's nearest to the first reference there is, else as it was."""
+def connect_recommended(panel: Panel, forge: Mapping[str, Component]) -> None:
+    """Connect both buttons."""
+    controls = [forge[name] for name in FORGE_CONTROLS]
+    previous = gr.State(None)
+    undo = panel.toolbar.undo
+    panel.toolbar.recommend.click(
+        apply_recommended,
+        inputs=[*(slot.image for slot in panel.slots), *controls],
+        outputs=[*controls, previous, undo],
+        show_progress="hidden",
+    )
+    undo.click(undo_recommended, inputs=[previous], outputs=[*controls, previous, undo], show_progress="hidden")
+
+
+def apply_recommended(image1: object, image2: object, *values: Any) -> list[Any]:
+    """Return the recommended values, the previous ones to go back to, and *Undo* enabled.
+
+    Args:
+        image1: reference 1, or None.
+        image2: reference 2, or None.
+        values: of ``FORGE_CONTROLS``.
+    """
+    width, height = values[-2:]
+    return [*recommended_values(image1, image2, width, height), list(values), gr.update(interactive=True)]
+
+
+def undo_recommended(previous: list[Any] | None) -> list[Any]:
+    """Return the previous values, none to go back to, and *Undo* disabled."""
+    values = previous or [gr.update()] * len(FORGE_CONTROLS)
+    return [*values, None, gr.update(interactive=False)]
+
+
+def recommended_values(image1: object, image2: object, width: Any, height: Any) -> list[Any]:
+    """Return values for ``FORGE_CONTROLS``; the size is BFL's nearest to the first reference, else as it was."""
     size = None
     for name, image in (("image1", image1), ("image2", image2)):
         if size is None and image is not None:

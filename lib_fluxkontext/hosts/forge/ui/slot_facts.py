@@ -1,36 +1,52 @@
-"""What stands under an image slot: its size, the size it will be used at, what the crop removes. Plain HTML."""
+"""The facts under a reference slot, as HTML: the size it will be used at, and what a crop removes."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.geometry import TOKEN_SIDE
 from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import open_source
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.i18n import translate
-from lib_fluxkontext.images.decode import WHITE, colour, decode_reference
+from lib_fluxkontext.images.decode import WHITE, Reference, colour, decode_reference
 from lib_fluxkontext.images.sizing import SizePlan, nearest_bfl_size, plan_size
 from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.settings import Sizing
 
-OUTPUT_STEP = 16
+OUTPUT_STEP = TOKEN_SIDE
 OUTPUT_MIN, OUTPUT_MAX = 64, 2048
 """Range of Forge's size sliders, in pixels."""
 
+NOTABLE_CROP = 0.1
+"""Share of an image: a crop that removes more is shown as a warning."""
+
+SMALL_CROP = 0.005
+"""Share of an image: a crop that removes less is shown without its share, which would be 0 %."""
+
 
 def slot_facts(
-    image: Any, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int], muted: bool, replaced: bool
+    image: object, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int], muted: bool, replaced: bool
 ) -> str:
-    """HTML for one slot; an image that would be refused says why here, before anything runs."""
+    """Describe a reference; one that would be refused shows the reason here, before a generation starts.
+
+    Args:
+        image: what the slot holds, or None.
+        name: of the image's setting.
+        sizing: how references are sized.
+        half_size: whether they are halved.
+        output: width and height of the generated image, in pixels.
+        muted: whether the reference is not used.
+        replaced: whether the init image is used in its place.
+    """
     if replaced:
         return line(translate("The init image is reference 1; this slot is not used."), "fk-muted")
     if image is None:
         return line(translate("Empty"), "fk-muted")
     try:
-        reference = decode_reference(open_source(image, name), name)
-        plan = plan_size(reference.size, sizing, half_size, output, name)
+        plan = plan_size(_decode(image, name).size, sizing, half_size, output, name)
     except KontextError as error:
         return line(error.reason, "fk-error")
     facts = line(_size_text(plan), "fk-muted" if muted else "")
@@ -39,13 +55,13 @@ def slot_facts(
     return facts + _crop_line(plan)
 
 
-def output_size(image: Any, name: str, sizing: Sizing) -> tuple[int, int] | None:
-    """Width and height for Forge's sliders from a reference, or None where it cannot be read.
+def output_size(image: object, name: str, sizing: Sizing) -> tuple[int, int] | None:
+    """Return width and height for Forge's size sliders from a reference, or None where it cannot be decoded.
 
-    The size of BFL's table if references are sized to it, else the image's own, on the sliders' grid and range.
+    That is BFL's nearest size if references are sized to it, otherwise the image's own, on the sliders' grid.
     """
     try:
-        width, height = decode_reference(open_source(image, name), name).size
+        width, height = _decode(image, name).size
     except KontextError:
         return None
     if sizing == "to BFL recommended":
@@ -54,46 +70,50 @@ def output_size(image: Any, name: str, sizing: Sizing) -> tuple[int, int] | None
     return _on_grid(width * scale), _on_grid(height * scale)
 
 
-def tokens_of(image: Any, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int]) -> int:
-    """Tokens that an image will have as a reference; 0 where it would be refused."""
+def reference_tokens(image: object, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int]) -> int:
+    """Count the tokens that an image will have as a reference; 0 where it would be refused."""
     try:
-        reference = decode_reference(open_source(image, name), name)
-        return plan_size(reference.size, sizing, half_size, output, name).tokens
+        return plan_size(_decode(image, name).size, sizing, half_size, output, name).tokens
     except KontextError:
         return 0
 
 
-def missing_images(expected: str, images: dict[str, Any]) -> str:
-    """Which of a pasted infotext's references are not in their slots, as HTML; empty where none is missing.
+def missing_images(expected: str, images: Mapping[str, object]) -> str:
+    """Name the references of pasted parameters that are not in their slots, as HTML; empty where none is missing.
 
     Args:
         expected: JSON of setting name → ``"digest W×H"``, and of ``"background"``; or an empty text.
         images: setting name → what its slot holds.
     """
     try:
-        wanted = json.loads(expected or "{}")
-        background = colour(wanted.pop("background", WHITE))
+        identifiers = json.loads(expected or "{}")
+        background = colour(identifiers.pop("background", WHITE))
     except ValueError:
         return ""
     lines = []
-    for name, mark in wanted.items():
-        if _mark_of(images.get(name), name, background) != mark:
-            digest, _, size = str(mark).partition(" ")
-            what = translate(
+    for name, identifier in identifiers.items():
+        if _identify(images.get(name), name, background) != identifier:
+            digest, _, size = str(identifier).partition(" ")
+            text = translate(
                 "Reference {number} of the pasted parameters is missing: a {size} picture, content hash {digest}.",
                 number=name[-1:],
                 size=size,
                 digest=digest,
             )
-            lines.append(line(what, "fk-error"))
+            lines.append(line(text, "fk-error"))
     return "".join(lines)
 
 
-def _mark_of(image: Any, name: str, background: str) -> str | None:
+def _decode(image: object, name: str, background: str = WHITE) -> Reference:
+    return decode_reference(open_source(image, name), name, background)
+
+
+def _identify(image: object, name: str, background: str) -> str | None:
+    """Return a slot's digest and size, or None where it is empty or cannot be decoded."""
     if image is None:
         return None
     try:
-        return image_to_infotext(decode_reference(open_source(image, name), name, background))
+        return image_to_infotext(_decode(image, name, background))
     except KontextError:
         return None
 
@@ -105,19 +125,19 @@ def _size_text(plan: SizePlan) -> str:
 
 def _crop_line(plan: SizePlan) -> str:
     left, top, right, bottom = plan.removed
-    places = (
+    sides = (
         (left, translate("{count} px left", count=left)),
         (top, translate("{count} px top", count=top)),
         (right, translate("{count} px right", count=right)),
         (bottom, translate("{count} px bottom", count=bottom)),
     )
-    sides = ", ".join(words for removed, words in places if removed)
-    if sides:
+    removed_sides = ", ".join(text for pixels, text in sides if pixels)
+    if removed_sides:
         share = plan.removed_share
-        text = translate("Crop removes {sides}", sides=sides)
-        if share >= 0.005:
-            text = translate("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=sides)
-        return line(text, "fk-warning" if share > 0.1 else "")
+        text = translate("Crop removes {sides}", sides=removed_sides)
+        if share >= SMALL_CROP:
+            text = translate("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=removed_sides)
+        return line(text, "fk-warning" if share > NOTABLE_CROP else "")
     if plan.target != plan.resized:
         background = options.current().background
         padding = translate("white") if background == WHITE else background

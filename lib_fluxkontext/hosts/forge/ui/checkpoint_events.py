@@ -1,0 +1,85 @@
+"""Events of the facts on the checkpoint: shown when the panel is opened, and when its memory estimate changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradio.components import Component
+from PIL import Image
+
+from lib_fluxkontext.geometry import pixel_tokens
+from lib_fluxkontext.hosts.forge.ui.checkpoint_line import checkpoint_line
+from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.reference_events import output_of
+from lib_fluxkontext.hosts.forge.ui.slot_facts import reference_tokens
+from lib_fluxkontext.sampling.vram import SamplingLoad
+from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+
+FORGE_CONTROLS = ("width", "height", "cfg_scale", "batch_size")
+"""Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_``, that memory depends on."""
+
+CACHE_FIELDS = ("cache", "cache_threshold", "cache_forecast", "reference_refresh")
+"""Settings of the caches that memory depends on."""
+
+MEMORY_FIELDS = (
+    *IMAGE_FIELDS,
+    "mute_image1",
+    "mute_image2",
+    "init_image_as_reference",
+    "sizing",
+    "half_size",
+    *CACHE_FIELDS,
+)
+"""All settings that memory while sampling depends on."""
+
+
+def connect_checkpoint(panel: Panel, forge: Mapping[str, Component]) -> None:
+    """Connect the facts on the checkpoint.
+
+    Forge builds its checkpoint list after the panel, so a change there shows at the next of these events.
+    """
+    controls = panel.controls
+    inputs = [*(forge[name] for name in FORGE_CONTROLS), *(controls[name] for name in MEMORY_FIELDS)]
+    for trigger in (panel.enabled.change, panel.hidden.refresh.click, *(component.change for component in inputs)):
+        trigger(
+            show_checkpoint,
+            inputs=inputs,
+            outputs=[panel.checkpoint],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+
+
+def show_checkpoint(
+    width: float | None, height: float | None, cfg_scale: float | None, batch_size: float | None, *values: Any
+) -> str:
+    """Return the facts on the checkpoint, as HTML.
+
+    Args:
+        width: of the output, in pixels; None where a number field is empty.
+        height: likewise.
+        cfg_scale: above 1 it doubles the rows of a model call.
+        batch_size: images per batch.
+        values: of ``MEMORY_FIELDS``.
+    """
+    settings = dict(zip(MEMORY_FIELDS, values, strict=True))
+    output = output_of(width, height)
+    load = SamplingLoad(
+        rows=int(batch_size or 1) * (1 if cfg_scale == 1 else 2),
+        image_tokens=pixel_tokens(*output),
+        reference_tokens=_reference_tokens(settings, output),
+    )
+    cache_settings: dict[str, Any] = {name: settings[name] or 0 for name in CACHE_FIELDS}  # 0 where a field is empty
+    return checkpoint_line(load, KontextSettings.model_construct(**cache_settings))
+
+
+def _reference_tokens(settings: Mapping[str, Any], output: tuple[int, int]) -> int:
+    images = {name: None if settings[f"mute_{name}"] else settings[name] for name in IMAGE_FIELDS}
+    if settings["init_image_as_reference"]:
+        images["image1"] = Image.new("1", output)  # it is elsewhere on the page, and usually has the output's shape
+    return sum(
+        reference_tokens(image, name, settings["sizing"], settings["half_size"], output)
+        for name, image in images.items()
+        if image is not None
+    )

@@ -1,0 +1,96 @@
+"""Events of the reference slots: swap and clear, the facts below them, and the output size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.slot_facts import missing_images, output_size, slot_facts
+from lib_fluxkontext.settings import Sizing
+
+UNKNOWN_OUTPUT = (1024, 1024)
+"""Width and height that are assumed where a size slider is empty."""
+
+
+def connect_toolbar(panel: Panel) -> None:
+    """Connect *Swap* and *Clear both*."""
+    first, second = panel.slots
+    pair: list[Component] = [first.image, second.image, first.mute, second.mute]
+    panel.toolbar.swap.click(swap_references, inputs=pair, outputs=pair, show_progress="hidden")
+    panel.toolbar.clear.click(clear_references, outputs=[first.image, second.image], show_progress="hidden")
+
+
+def swap_references(image1: object, image2: object, mute1: bool, mute2: bool) -> tuple[object, object, bool, bool]:
+    """Return images and mutes in exchanged places."""
+    return image2, image1, mute2, mute1
+
+
+def clear_references() -> tuple[None, None]:
+    """Return two empty slots."""
+    return None, None
+
+
+def connect_missing(panel: Panel) -> None:
+    """Connect the note on references of pasted parameters that are not in their slots."""
+    expected = panel.hidden.expected
+    images = [slot.image for slot in panel.slots]
+    for component in (*images, expected):
+        component.change(show_missing, inputs=[expected, *images], outputs=[panel.missing], show_progress="hidden")
+
+
+def show_missing(expected: str, image1: object, image2: object) -> str:
+    """Return the note, as HTML."""
+    return missing_images(expected, {"image1": image1, "image2": image2})
+
+
+def connect_sizes(panel: Panel, forge: Mapping[str, Component]) -> None:
+    """Connect the facts below the slots and the buttons that set the output size."""
+    width, height = forge["width"], forge["height"]
+    for slot in panel.slots:
+        inputs = [slot.image, panel.sizing.sizing, panel.sizing.half_size, width, height, slot.mute]
+        if slot.name == "image1":
+            inputs.append(panel.sizing.init_image_as_reference)
+        for component in inputs:
+            component.change(
+                partial(show_facts, slot.name),
+                inputs=inputs,
+                outputs=[slot.facts],
+                show_progress="hidden",
+                trigger_mode="always_last",
+            )
+        slot.use_size.click(
+            partial(use_size, slot.name),
+            inputs=[slot.image, panel.sizing.sizing],
+            outputs=[width, height],
+            show_progress="hidden",
+        )
+
+
+def show_facts(
+    name: str,
+    image: object,
+    sizing: Sizing,
+    half_size: bool,
+    width: float | None,
+    height: float | None,
+    muted: bool,
+    replaced: bool = False,
+) -> str:
+    """Return the facts below a slot, as HTML."""
+    return slot_facts(image, name, sizing, half_size, output_of(width, height), muted, replaced)
+
+
+def use_size(name: str, image: object, sizing: Sizing) -> tuple[Any, Any]:
+    """Return width and height for Forge's sliders, unchanged where the slot has no usable image."""
+    size = output_size(image, name, sizing) if image is not None else None
+    return size if size is not None else (gr.update(), gr.update())
+
+
+def output_of(width: float | None, height: float | None) -> tuple[int, int]:
+    """Return the output size in pixels."""
+    return (int(width), int(height)) if width and height else UNKNOWN_OUTPUT

@@ -1,0 +1,37 @@
+"""Events of the report: our script on the page asks for it while a generation runs and when it ends."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from lib_fluxkontext.hosts.forge.lifecycle import live_reports
+from lib_fluxkontext.hosts.forge.ui.element_ids import ElementIds
+from lib_fluxkontext.hosts.forge.ui.markup import line
+from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.presentation import text
+from lib_fluxkontext.presentation.html import live_html, report_html
+
+
+def connect_report(panel: Panel) -> None:
+    """Connect the hidden buttons that the script presses."""
+    outputs = panel.report.outputs
+    panel.hidden.refresh.click(partial(show_last_report, panel.ids), outputs=outputs, show_progress="hidden")
+    panel.hidden.live.click(partial(show_live_report, panel.ids), outputs=outputs, show_progress="hidden")
+
+
+def show_last_report(ids: ElementIds) -> list[str]:
+    """Return the last report, as HTML to see and to be spoken."""
+    report = live_reports.last_report(ids.tab)
+    return [report_html(report, ids.accordion), "" if report is None else line(text.summary(report))]
+
+
+def show_live_report(ids: ElementIds) -> list[Any]:
+    """Return the running generation's report; no change between generations."""
+    live = live_reports.live_report(ids.tab)
+    if live is None:
+        return [gr.update(), gr.update()]
+    report, steps = live
+    return [live_html(report, steps, ids.accordion), line(text.progress(report, steps))]

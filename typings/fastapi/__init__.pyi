@@ -1,0 +1,4 @@
+class HTTPException(Exception):
+    status_code: int
+    detail: object
+    def __init__(self, status_code: int, detail: object = None) -> None: ...

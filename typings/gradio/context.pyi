@@ -1,0 +1,4 @@
+from gradio.blocks import Blocks
+
+class Context:
+    root_block: Blocks | None

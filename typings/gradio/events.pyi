@@ -1,0 +1,18 @@
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from gradio.components import Component
+
+class EventListener(Protocol):
+    """A method such as ``button.click``."""
+
+    def __call__(
+        self,
+        fn: Callable[..., object] | None,
+        inputs: Sequence[Component] | None = None,
+        outputs: Sequence[Component] | None = None,
+        *,
+        show_progress: Literal["full", "minimal", "hidden"] = "full",
+        trigger_mode: Literal["once", "multiple", "always_last"] | None = None,
+        js: str | None = None,
+    ) -> object: ...

@@ -1,0 +1,3 @@
+from PIL.Image import Image
+
+def decode_base64_to_image(encoding: str) -> Image: ...
