@@ -1,4 +1,4 @@
-"""One door: ``python dev.py demo``, ``test``, ``bench``, ``pictures``. Needs Python 3.10 or newer with pip.
+"""One door: ``python dev.py demo``, ``test [--quick]``, ``bench``, ``pictures``. Needs Python 3.10 or newer with pip.
 
 Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
 """
@@ -24,7 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make .venv and install what the other commands need")
-    commands.add_parser("test", help="style, types and all tests; what follows is for pytest")
+    test = commands.add_parser("test", help="style, types and all tests; what follows is for pytest")
+    test.add_argument("--quick", action="store_true", help="without Forge and without what takes long: within a minute")
     commands.add_parser("lint", help="style and types alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
@@ -44,7 +45,8 @@ def main() -> int:
             return run("-m", "benchmarks.frontier", *rest)
         case "pictures":
             return run("-m", "tools.panel_pictures")
-    return lint() or run("-m", "pytest", *rest)
+    quick = ("-m", "not forge and not slow") if options.quick else ()
+    return lint() or run("-m", "pytest", *quick, *rest)
 
 
 def lint() -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.support.browser import ForgePage, open_browser
 from tests.support.checkpoint_files import REPO_ROOT
-from tests.support.forge_server import ForgeServer, forge_available
+from tests.support.forge_install import forge_available
+from tests.support.forge_server import ForgeServer
 from tests.support.photos import cat, woman
 
 PANEL = "txt2img_flux_kontext"

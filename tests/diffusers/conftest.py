@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ from skimage import data
 from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
 from lib_fluxkontext.images.decode import Reference, decode_reference
 
+FOLDER = Path(__file__).parent
 SIDE = 96
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here loads a model and samples with it."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

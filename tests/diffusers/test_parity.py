@@ -15,7 +15,7 @@ from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
-from tests.support.forge_server import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
+from tests.support.forge_install import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
 from tools.small_kontext.export_bfl import export
 
 AS_IT_IS = {"sizing": "no change", "cache": False}

@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 from tests.support.browser import ForgePage, browser_path, open_browser
-from tests.support.forge_server import ForgeServer, forge_available
+from tests.support.forge_install import forge_available
+from tests.support.forge_server import ForgeServer
 from tests.support.photos import cat, woman
 
+FOLDER = Path(__file__).parent
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here by what it needs, so that it can be left out by ``-m``."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.forge)
+            if {"page", "forge_page"} & set(getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.browser)
 
 
 def require_forge() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_fluxkontext.settings import PRESETS
-from tests.forge.test_panel import PANEL, drop_both, facts, show_runs, wait_lit, wait_value
 from tests.support.browser import AccessibleNode, ForgePage
+from tests.support.panel import PANEL, drop_both, facts, show_runs, wait_lit, wait_value
 
 OPERATED = {
     "button", "checkbox", "textbox", "spinbutton", "slider", "listbox", "combobox", "link", "menuitem", "radio", "tab",

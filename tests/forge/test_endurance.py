@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +12,11 @@ import psutil
 import pytest
 
 from tests.support.browser import browser_path, open_browser
-from tests.support.forge_server import ForgeServer, Result, encode_image
+from tests.support.forge_server import ForgeServer, Result
+from tests.support.images import encode_image
 from tests.support.payloads import HOOKS, kontext, report, two_references
 from tests.support.photos import cat, woman
+from tests.support.waiting import wait_until
 
 WARM_UP = 10
 GENERATIONS = 50
@@ -90,12 +91,9 @@ def threads(server: ForgeServer) -> int:
     return reply
 
 
-def settled(count: Callable[[], int], most: int, seconds: float = 15) -> int:
-    """The count, once it is no more than ``most``: a connection that was answered closes a moment later."""
-    until = time.monotonic() + seconds
-    while (now := count()) > most and time.monotonic() < until:
-        time.sleep(0.1)
-    return now
+def assert_falls_to(count: Callable[[], int], most: int, what: str) -> None:
+    """Wait until a count is no more than ``most``: a connection that was answered closes a moment later."""
+    wait_until(lambda: count() <= most, seconds=15, what=f"{what} to fall to {most}")
 
 
 def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeServer) -> None:
@@ -112,8 +110,8 @@ def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeS
         if number >= GENERATIONS - WEIGHED:
             memory.append(held(forge, process))
     assert median(after - before for before, after in pairwise(memory)) < LATENT_BYTES / 2
-    assert settled(lambda: handles(process), opened) <= opened
-    assert settled(lambda: threads(forge), started) <= started
+    assert_falls_to(lambda: handles(process), opened, "open handles")
+    assert_falls_to(lambda: threads(forge), started, "threads")
     assert counted(forge) == alive
 
 
@@ -144,8 +142,8 @@ def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, t
         before = generations(2)
         opened, started = handles(process), threads(forge_page)
         assert generations(3) == before
-        assert settled(lambda: handles(process), opened) <= opened
-        assert settled(lambda: threads(forge_page), started) <= started
+        assert_falls_to(lambda: handles(process), opened, "open handles")
+        assert_falls_to(lambda: threads(forge_page), started, "threads")
 
 
 def test_decoded_photographs_go_with_their_generation(forge: ForgeServer) -> None:

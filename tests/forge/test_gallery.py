@@ -7,9 +7,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from tests.forge.test_panel import PANEL, facts, wait_value
 from tests.support.browser import ForgePage
-from tests.support.forge_server import ForgeServer, decode_image
+from tests.support.forge_server import ForgeServer
+from tests.support.images import decode_image
+from tests.support.panel import PANEL, facts, wait_value
 
 THUMBNAILS = "#txt2img_gallery .thumbnail-item.thumbnail-small"
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.support.browser import browser_path, open_browser
-from tests.support.forge_server import REPO_ROOT, ForgeServer
+from tests.support.forge_install import REPO_ROOT
+from tests.support.forge_server import ForgeServer
 from tools.panel_pictures import PANEL, PICTURES, set_scene
 
 LOOKS = (Path(__file__).resolve().parents[1] / "support" / "looks.js").read_text(encoding="utf-8")

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from pathlib import Path
 
-from lib_fluxkontext.history.store import RunLog
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
-
-PANEL = "flux_kontext"
-
-
-def facts(page: ForgePage, slot: int, contains: str, tab: str = "txt2img") -> str:
-    """The facts under a slot, once they contain a text."""
-    element = page.element(f"{tab}_{PANEL}_facts{slot}")
-    element.get_by_text(contains).first.wait_for(timeout=15000)
-    return element.inner_text()
-
-
-def drop_both(page: ForgePage, files: dict[str, Path], tab: str = "txt2img") -> None:
-    page.drop_image(f"{tab}_{PANEL}_image1", files["woman"])
-    page.drop_image(f"{tab}_{PANEL}_image2", files["cat"])
-    facts(page, 2, "451×300", tab)
-
-
-def value(page: ForgePage, elem_id: str) -> str:
-    return page.element(elem_id).locator('input[type="number"], input').first.input_value()
-
-
-def wait_value(page: ForgePage, elem_id: str, wanted: str) -> None:
-    for _ in range(60):
-        if value(page, elem_id) == wanted:
-            return
-        page.page.wait_for_timeout(250)
-    raise AssertionError(f"{elem_id} is {value(page, elem_id)}, not {wanted}")
+from tests.support.panel import PANEL, drop_both, facts, lit, value, wait_lit, wait_value
 
 
 def test_two_photographs_in_one_picture_out_with_its_report(
@@ -214,20 +186,6 @@ def test_the_checkpoint_explains_itself(page: ForgePage, files: dict[str, Path])
     line.get_by_text("keys and values").wait_for(timeout=15000)
 
 
-def lit(page: ForgePage) -> list[str]:
-    """Presets whose button is highlighted."""
-    buttons = {name: page.element(f"txt2img_{PANEL}_preset_{name.lower()}") for name in PRESETS}
-    return [name for name, button in buttons.items() if "primary" in (button.get_attribute("class") or "").split()]
-
-
-def wait_lit(page: ForgePage, wanted: list[str]) -> None:
-    for _ in range(60):
-        if lit(page) == wanted:
-            return
-        page.page.wait_for_timeout(250)
-    raise AssertionError(f"{lit(page)} lit, not {wanted}")
-
-
 def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:
     page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
     page.generate()
@@ -251,67 +209,3 @@ def test_img2img_has_the_panel_with_the_init_image_as_reference(page: ForgePage,
     page.open_tab("txt2img")
     assert not page.element(f"txt2img_{PANEL}_init_image").is_visible()
     assert page.element(f"txt2img_{PANEL}_hires_references").is_visible()
-
-
-def show_runs(page: ForgePage, text: str) -> str:
-    """Open the run log, wait for a text in its table, and return the table."""
-    page.open_accordion(f"txt2img_{PANEL}_runs")
-    page.click(f"txt2img_{PANEL}_runs_show")
-    table = page.element(f"txt2img_{PANEL}_runs_table")
-    table.get_by_text(text).first.wait_for(timeout=15000)
-    return table.inner_text()
-
-
-def choose(page: ForgePage, start: str) -> None:
-    """Choose the run whose label begins so."""
-    box = page.element(f"txt2img_{PANEL}_runs_chosen").locator("input").first
-    box.fill(f"{start} ·")  # narrows the list to it
-    box.press("Enter")
-    box.press("Escape")
-
-
-def downloaded(page: ForgePage, button: str, suffix: str) -> bytes:
-    """What the run log exports at the press of a button."""
-    page.click(f"txt2img_{PANEL}_runs_{button}")
-    link = page.element(f"txt2img_{PANEL}_runs_file").locator(f'a[download$="{suffix}"]').first
-    link.wait_for(timeout=15000)
-    with page.page.expect_download() as download:
-        link.click()
-    return Path(download.value.path()).read_bytes()
-
-
-def test_runs_are_logged_compared_exported_and_cleared(
-    page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
-) -> None:
-    log = RunLog(forge_page.data / "flux-kontext" / "runs.sqlite")
-    log.clear()
-    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
-    page.fill(f"txt2img_{PANEL}_threshold", 1.0)
-    page.generate()
-    page.click(f"txt2img_{PANEL}_preset_off")
-    wait_lit(page, ["Off"])
-    page.generate()
-    (second, last), (first, before) = log.latest()
-    assert (before.cache, last.cache) == ("1, forecast", "off")
-    assert before.reused_share == 0.75
-    assert before.reference_tokens == 4096
-    assert before.thumbnail[:2] == b"\xff\xd8"
-    assert before.size == "256×256"
-    text = show_runs(page, before.checkpoint)
-    assert "Euler" in text
-    choose(page, str(first))
-    choose(page, str(second))
-    page.click(f"txt2img_{PANEL}_runs_compare")
-    table = page.element(f"txt2img_{PANEL}_runs_table")
-    table.get_by_text("Faster than the first").wait_for(timeout=15000)
-    assert table.locator("th img").count() == 2
-    markdown = downloaded(page, "markdown", ".md").decode()
-    assert len(markdown.splitlines()) == 4
-    assert before.checkpoint in markdown
-    table_file = downloaded(page, "csv", ".csv")
-    assert table_file.startswith(codecs.BOM_UTF8)  # without it Excel reads × as Ã—
-    assert table_file.count(b"\r\n") == table_file.count(b"\r") == 3
-    page.page.once("dialog", lambda dialog: dialog.accept())
-    page.click(f"txt2img_{PANEL}_runs_clear")
-    table.get_by_text("No runs yet").wait_for(timeout=15000)
-    assert log.count() == 0

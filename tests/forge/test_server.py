@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.support import checkpoint_files as files
-from tests.support.forge_server import ForgeServer, Result, has_bitsandbytes
+from tests.support.forge_install import has_bitsandbytes
+from tests.support.forge_server import ForgeServer, Result
 from tests.support.payloads import HOOKS
 
 FORMATS = [

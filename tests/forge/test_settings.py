@@ -18,7 +18,8 @@ from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage, browser_path, open_browser
-from tests.support.forge_server import ForgeServer, encode_image
+from tests.support.forge_server import ForgeServer
+from tests.support.images import encode_image
 from tests.support.payloads import TITLE, kontext, made, pixels, report
 from tests.support.photos import cat, cat_base64
 from tests.support.reload import reload_ui
@@ -196,7 +197,9 @@ def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_i
     assert (through_api["Kontext half size"], through_api["Kontext cache threshold"]) == ("False", "0.14")
     assert "Kontext reference refresh" not in through_api
     _, scripts = forge_page.get("/sdapi/v1/script-info")
-    for script in [script for script in scripts if script["name"] == TITLE.lower()]:
+    ours = [script for script in scripts if script["name"] == TITLE.lower()]
+    assert len(ours) == 2  # txt2img's and img2img's
+    for script in ours:
         assert [script["args"][index]["value"] for index in (3, 4, 6, 13, 14)] == [
             "to BFL recommended", False, 0.14, True, 0,
         ]  # fmt: skip

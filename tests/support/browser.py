@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class ForgePage:
         while waiting:
             node = waiting.pop()
             if not node["ignored"]:
-                properties = {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
+                properties = {entry["name"]: entry["value"].get("value") for entry in node.get("properties", [])}
                 name = node.get("name", {}).get("value", "")
                 tree.append(AccessibleNode(node["role"]["value"], name, properties))
             waiting += [by_id[child] for child in reversed(node.get("childIds", [])) if child in by_id]
@@ -127,6 +128,17 @@ class ForgePage:
         component.locator('input[type="file"]').first.set_input_files(str(path))
         component.locator("img").first.wait_for(state="visible", timeout=30000)
 
+    def wait_until(self, condition: Callable[[], bool], failure: Callable[[], str], seconds: float = 15) -> None:
+        """Look again and again until a condition holds.
+
+        Raises:
+            AssertionError: it did not in time, with what ``failure`` says.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, failure()
+            self.page.wait_for_timeout(250)  # not time.sleep: the page's events are handled meanwhile
+
     def clear_image(self, elem_id: str) -> None:
         """Take the picture out of a picture component."""
         component = self.element(elem_id)
@@ -157,7 +169,7 @@ class ForgePage:
 
     def report(self, tab: str = "txt2img") -> Locator:
         """The panel's report of the generation that :meth:`start_generation` began, once it is there."""
-        shown = f"[...document.querySelectorAll('#{tab}_flux_kontext_report .fk-sums')].map(one => one.innerText)"
+        shown = f"[...document.querySelectorAll('#{tab}_flux_kontext_report .fk-sums')].map(sums => sums.innerText)"
         self.page.wait_for_function(
             f"before => {shown}.length === 1 && {shown}[0] !== before", arg=self.report_before, timeout=20000
         )

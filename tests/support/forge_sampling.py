@@ -20,14 +20,15 @@ from backend.nn.vae import IntegratedAutoencoderKL  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from lib_fluxkontext.caching.sample_key import Decision, Step  # noqa: E402
-from lib_fluxkontext.hooks.model_call import AppendedReferences, ModelCall  # noqa: E402
-from lib_fluxkontext.hooks.model_hooks import attached  # noqa: E402
-from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxLayout  # noqa: E402
+from lib_fluxkontext.caching.sample_key import Step  # noqa: E402
+from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter  # noqa: E402
 from lib_fluxkontext.hosts.forge.runtime.vae import encode_pixels  # noqa: E402
+from lib_fluxkontext.references.encode import EncodedReferences  # noqa: E402
 from lib_fluxkontext.references.tokens import reference_tokens  # noqa: E402
-from lib_fluxkontext.sampling.factory import caches_for  # noqa: E402
+from lib_fluxkontext.sampling.factory import build_caches  # noqa: E402
+from lib_fluxkontext.sampling.session import SamplingSession  # noqa: E402
 from lib_fluxkontext.settings import KontextSettings  # noqa: E402
+from lib_fluxkontext.telemetry.memory import MemoryMeter  # noqa: E402
 
 
 def main() -> None:
@@ -42,34 +43,31 @@ def main() -> None:
         references = None
         if case["references"]:
             latents = [vae.process_in(_mean(vae, Image.fromarray(pixels))) for pixels in case["references"]]
-            references = AppendedReferences(reference_tokens(latents))
+            references = EncodedReferences(reference_tokens(latents), 0.0, encoded=len(latents), cached=0)
         latent, kinds = _sample(transformer, case, references)
         picture = vae.decode(vae.process_out(latent))
     torch.save({"latent": latent, "picture": picture, "kinds": kinds}, out_path)
 
 
 def _sample(
-    transformer: torch.nn.Module, case: dict, references: AppendedReferences | None
+    transformer: torch.nn.Module, case: dict, references: EncodedReferences | None
 ) -> tuple[torch.Tensor, list[str]]:
     x = case["noise"]
-    settings = KontextSettings(**case["settings"])
-    caches = caches_for(settings, references is not None)
-    kinds, steps = [], len(case["sigmas"]) - 1
+    session = SamplingSession(
+        transformer,
+        ForgeFluxAdapter(),
+        x.shape[2] * x.shape[3] // 4,
+        MemoryMeter(torch.device("cpu"), reset_peaks=False),
+        build_caches(KontextSettings(**case["settings"]), references is not None),
+        references,
+    )
+    steps = len(case["sigmas"]) - 1
     for index, (sigma, following) in enumerate(zip(case["sigmas"][:-1], case["sigmas"][1:], strict=True)):
         sigmas = sigma.reshape(1)
-        tokens = x.shape[2] * x.shape[3] // 4
-        call = ModelCall([0], Step(index, index == steps - 1), sigmas, tokens, references, caches)
-        with attached(transformer, ForgeFluxLayout(), call):
+        with session.call([0], Step(index, index == steps - 1), sigmas):
             flow = transformer(x, sigmas, case["prompt_embeds"], case["pooled"], case["guidance"])
         x = x + (following - sigma) * flow
-        kinds.append(_kind(call.decisions))
-    return x, kinds
-
-
-def _kind(decisions: list[Decision]) -> str:
-    if not decisions:
-        return "computed"
-    return "reused" if decisions[0].reuse else "kept" if decisions[0].references_kept else "computed"
+    return x, [step.kind for step in session.close().steps]
 
 
 def _mean(vae: torch.nn.Module, image: Image.Image) -> torch.Tensor:

@@ -1,20 +1,15 @@
 """Starts a real Forge on the CPU, in a data folder of its own, and talks to its API.
 
-The Forge that is used is ``FORGE_ROOT`` (by default the folder ``stable-diffusion-webui-forge`` in
-the home folder), which must have been set up with its ``venv``. Models, settings and extensions
-come from a temporary data folder, so that the user's own are neither used nor changed.
+Models, settings and extensions come from a temporary data folder, so that the user's own are neither used nor changed.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,24 +23,19 @@ from typing import Any
 from PIL import Image
 
 from tests.support import checkpoint_files
-
-REPO_ROOT = Path(__file__).resolve().parents[2]
-TEST_EXTENSION = Path(__file__).resolve().parent / "small_flux_extension"
-WINDOWS = os.name == "nt"
-
-FORGE_FLAGS = [
-    "--skip-prepare-environment",
-    "--skip-install",
-    "--skip-python-version-check",
-    "--skip-torch-cuda-test",
-    "--skip-google-blockly",
-    "--do-not-download-clip",
-    "--no-download-sd-model",
-    "--no-hashing",
-    "--always-cpu",
-    "--attention-pytorch",
-    "--api",
-]
+from tests.support.forge_install import (
+    FORGE_FLAGS,
+    REPO_ROOT,
+    TEST_EXTENSION,
+    WINDOWS,
+    forge_available,
+    forge_python,
+    forge_root,
+    free_port,
+    link,
+)
+from tests.support.images import decode_image, encode_image
+from tests.support.waiting import wait_until
 
 SETTINGS: dict[str, Any] = {
     "forge_preset": "flux",
@@ -65,66 +55,6 @@ PAGE_DEFAULTS: dict[str, Any] = {
     "img2img/Sampling steps/value": 4,
 }
 """What the page's inputs begin with (``ui-config.json``)."""
-
-
-def forge_root() -> Path:
-    """The folder of the Forge that tests use."""
-    return Path(os.environ.get("FORGE_ROOT") or Path.home() / "stable-diffusion-webui-forge")
-
-
-def forge_python() -> Path:
-    """The interpreter of that Forge."""
-    return forge_root() / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
-
-
-def has_bitsandbytes() -> bool:
-    """Whether Forge's Python can load 4-bit weights."""
-    command = [forge_python(), "-c", "import bitsandbytes"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def forge_available() -> str | None:
-    """Why no Forge can be started here, in a line that says what to do; None when one can."""
-    hint = "set FORGE_ROOT=<folder of an installed Stable Diffusion WebUI Forge> to run this test"
-    if not (forge_root() / "launch.py").is_file():
-        return f"no Forge was found; {hint}"
-    if not forge_python().exists():
-        return f"the Forge that was found has no venv yet; start it once, or {hint}"
-    return None
-
-
-def link(source: Path, target: Path) -> None:
-    """Make ``target`` the same file or folder as ``source``, by a copy where links are not allowed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.symlink_to(source, target_is_directory=source.is_dir())
-    except OSError:
-        if source.is_dir():
-            ignored = shutil.ignore_patterns(".*", "tests", "node_modules", "__pycache__")
-            shutil.copytree(source, target, ignore=ignored)
-        else:
-            shutil.copyfile(source, target)
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def encode_image(image: Image.Image) -> str:
-    """A picture in the form the API takes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def decode_image(text: str) -> Image.Image:
-    """A picture from the form the API gives."""
-    image = Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[-1])))
-    image.load()
-    return image
 
 
 @dataclass
@@ -238,25 +168,33 @@ class ForgeServer:
                 command, cwd=forge_root(), env=environment, stdout=log, stderr=subprocess.STDOUT, **new_group
             )
         try:
-            self.wait_until_ready(begin + self.startup_timeout)
+            self.wait_until_ready(self.startup_timeout)
         except BaseException:
             self.stop()
             raise
         self.startup_seconds = time.monotonic() - begin
         return self
 
-    def wait_until_ready(self, deadline: float) -> None:
+    def wait_until_ready(self, seconds: float) -> None:
         """Wait for the API's first answer after the start-up is over."""
-        while True:
-            if self.process is None or self.process.poll() is not None:
-                raise RuntimeError(f"Forge ended while starting:\n{self.log_text()[-4000:]}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Forge was not ready in time:\n{self.log_text()[-4000:]}")
-            if "Startup time:" in self.log_text():
-                with contextlib.suppress(OSError):
-                    if self.get("/sdapi/v1/options", timeout=10)[0] == 200:
-                        return
-            time.sleep(0.3)
+        try:
+            wait_until(self.is_ready, seconds, "Forge ready")
+        except TimeoutError:
+            raise TimeoutError(f"Forge was not ready in time:\n{self.log_text()[-4000:]}") from None
+
+    def is_ready(self) -> bool:
+        """Whether Forge answers and its extensions are told so.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        if self.process is None or self.process.poll() is not None:
+            raise RuntimeError(f"Forge ended while starting:\n{self.log_text()[-4000:]}")
+        if "Startup time:" not in self.log_text():
+            return False
+        with contextlib.suppress(OSError):
+            return self.get("/sdapi/v1/options", timeout=10)[0] == 200
+        return False
 
     def stop(self) -> None:
         """End Forge with all its children, and remove the data folder."""

@@ -7,7 +7,7 @@ from functools import cache
 from PIL import Image
 from skimage import data
 
-from tests.support.forge_server import encode_image
+from tests.support.images import encode_image
 
 
 @cache

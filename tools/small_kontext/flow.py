@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lib_fluxkontext.references.tokens import offset_ids, pack
-from tools.small_kontext.data import KINDS, PHRASINGS, PictureSource, target, to_array
+from tools.small_kontext.data import KINDS, PHRASINGS, target, to_array
 from tools.small_kontext.optim import Muon
+from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.text import WIDTH, TextEncoders
 from tools.small_kontext.vae import Average, progress, rate_at
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
-from tools.small_kontext.data import PictureSource
 from tools.small_kontext.flow import LAYOUTS, TextTable, make_examples, train_transformer
+from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.text import build_text
 from tools.small_kontext.vae import normalise, reconstruction_psnr, train_vae
 

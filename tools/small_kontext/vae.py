@@ -12,9 +12,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
-from tools.small_kontext.data import PictureSource, photos, psnr, to_array
 from tools.small_kontext.data import fit as fit_picture
+from tools.small_kontext.data import photos, psnr, to_array
 from tools.small_kontext.optim import Muon
+from tools.small_kontext.pictures import PictureSource
 
 LEVELS = (64, 64, 64, 64)
 """Channels of the four levels. 64 and not 32: the group norms have 32 groups, as Flux's have."""
