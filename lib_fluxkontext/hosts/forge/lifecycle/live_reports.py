@@ -46,5 +46,3 @@ def _open_sessions(tab: str) -> tuple[weakref.ref[SamplingSession], ...]:
     references = _running.get(tab, ())
     return tuple(found for found in references if (session := found()) is not None and not session.closed)
 
-
-get, running = last_report, live_report
