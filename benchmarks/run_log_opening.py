@@ -8,43 +8,17 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from lib_fluxkontext.history.record import Run
 from lib_fluxkontext.history.store import RunLog
 from lib_fluxkontext.presentation.run_table import SORTABLE, as_html
+from tests.support.runs import run
 
 LENGTHS = (10, 10_000)
 ROUNDS = 21
 SHOWN = 50
 THUMBNAIL_BYTES = 3_000
-RUN = Run(
-    made="2026-11-21 14:05:09",
-    checkpoint="flux1-kontext-dev-Q8_0",
-    low_bits="Automatic",
-    loras="",
-    sampler="Euler",
-    scheduler="Simple",
-    steps=20,
-    size="1024×1024",
-    images=1,
-    seed=1,
-    reference_tokens=8192,
-    cache="0.14, forecast",
-    reference_refresh=0,
-    reused_share=0.6,
-    computed_seconds=9.0,
-    kept_seconds=None,
-    reused_seconds=0.9,
-    sampling_seconds=80.0,
-    encode_seconds=1.0,
-    memory_bytes=2**33,
-    on_card=True,
-    settings="{}",
-    thumbnail=b"",
-)
 
 
 def filled(path: Path, length: int) -> RunLog:
@@ -52,7 +26,7 @@ def filled(path: Path, length: int) -> RunLog:
     log = RunLog(path)
     for number in range(length):
         picture = os.urandom(THUMBNAIL_BYTES)
-        log.add(replace(RUN, sampling_seconds=float(number * 7919 % 997), seed=number, thumbnail=picture))
+        log.add(run(sampling_seconds=float(number * 7919 % 997), seed=number, thumbnail=picture))
     return log
 
 

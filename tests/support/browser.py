@@ -1,9 +1,8 @@
-"""Headless Chromium on Forge's page, through Playwright and a browser that is installed already."""
+"""Forge's page in headless Chromium, through Playwright and an installed browser."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page, sync_playwright
+
+from tests.support.waiting import wait_until
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -43,12 +44,12 @@ SETTLED = """() => {
     }
     return Date.now() - window.testValuesSince > 1500;
 }"""
-"""True when no input of the page changed for a while."""
+"""True when no input of the page has changed for 1.5 seconds."""
 
 
 @dataclass(frozen=True)
 class AccessibleNode:
-    """What assistive technology is told of an element."""
+    """An element as assistive technology sees it."""
 
     role: str
     name: str
@@ -56,7 +57,7 @@ class AccessibleNode:
 
 
 def browser_path() -> str | None:
-    """An installed Chromium, if there is one."""
+    """Find an installed Chromium or Chrome; return its path or None."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
@@ -79,11 +80,11 @@ class ForgePage:
         self.page.wait_for_function(SETTLED, timeout=timeout * 1000)
 
     def element(self, elem_id: str) -> Locator:
-        """The component with this ``elem_id``."""
+        """Return the component with this ``elem_id``."""
         return self.page.locator(f'[id="{elem_id}"]')
 
     def accessible(self, elem_id: str) -> list[AccessibleNode]:
-        """Everything in the browser's accessibility tree at and below a component, in reading order."""
+        """Return the browser's accessibility tree at and below a component, in reading order."""
         session = self.page.context.new_cdp_session(self.page)
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         document = session.send("DOM.getDocument")["root"]["nodeId"]
@@ -111,42 +112,35 @@ class ForgePage:
         self.page.locator("#tabs > .tab-nav > button", has_text=name).first.click()
 
     def open_accordion(self, elem_id: str) -> None:
-        """Unfold an accordion unless it is."""
+        """Unfold an accordion that is folded."""
         label = self.element(elem_id).locator(".label-wrap").first
         if "open" not in (label.get_attribute("class") or "").split():
             label.click()
 
     def fill(self, elem_id: str, value: str | float) -> None:
-        """Type into a text box, a number or a slider's number, and leave it."""
+        """Fill in a text box, a number or a slider's number, and leave it."""
         inputs = self.element(elem_id).locator('textarea, input[type="number"], input:not([type])')
         inputs.first.fill(str(value))
         inputs.first.press("Tab")
 
     def drop_image(self, elem_id: str, path: Path) -> None:
-        """Put a file into a picture component and wait until it is shown."""
+        """Drop a file on a picture component and wait until it is shown."""
         component = self.element(elem_id)
         component.locator('input[type="file"]').first.set_input_files(str(path))
         component.locator("img").first.wait_for(state="visible", timeout=30000)
 
-    def wait_until(self, condition: Callable[[], bool], failure: Callable[[], str], seconds: float = 15) -> None:
-        """Look again and again until a condition holds.
-
-        Raises:
-            AssertionError: it did not in time, with what ``failure`` says.
-        """
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, failure()
-            self.page.wait_for_timeout(250)  # not time.sleep: the page's events are handled meanwhile
+    def wait_until(self, condition: Callable[[], bool], what: Callable[[], str], timeout: float = 15) -> None:
+        """Poll until a condition holds, as ``waiting.wait_until`` does, while the page's events are handled."""
+        wait_until(condition, timeout, what, sleep=lambda seconds: self.page.wait_for_timeout(seconds * 1000))
 
     def clear_image(self, elem_id: str) -> None:
-        """Take the picture out of a picture component."""
+        """Clear a picture component."""
         component = self.element(elem_id)
         component.get_by_label("Remove Image").or_(component.get_by_label("Clear")).first.click()
         component.locator('input[type="file"]').first.wait_for(state="attached", timeout=10000)
 
     def gallery_image(self, tab: str = "txt2img") -> str | None:
-        """The address of the picture the gallery shows."""
+        """Return the address of the picture that the gallery shows, or None."""
         image = self.page.locator(f"#{tab}_gallery img")
         return image.first.evaluate("image => image.src") if image.count() else None
 
@@ -155,11 +149,11 @@ class ForgePage:
         self.gallery_before = self.gallery_image(tab)
         sums = self.page.locator(f"#{tab}_flux_kontext_report .fk-sums")
         self.report_before = sums.inner_text() if sums.count() else None
+        self.page.evaluate("window.testIdleSince = 0")
         self.click(f"{tab}_generate")
 
     def wait_generation_done(self, tab: str = "txt2img", timeout: float = 120) -> None:
-        """Wait until the generation that :meth:`start_generation` began is over and shown."""
-        self.page.wait_for_timeout(200)
+        """Wait until the generation that :meth:`start_generation` began has ended and its result is shown."""
         self.page.wait_for_function(FINISHED, arg=[tab, self.gallery_before], timeout=timeout * 1000)
 
     def generate(self, tab: str = "txt2img", timeout: float = 120) -> None:
@@ -168,7 +162,7 @@ class ForgePage:
         self.wait_generation_done(tab, timeout)
 
     def report(self, tab: str = "txt2img") -> Locator:
-        """The panel's report of the generation that :meth:`start_generation` began, once it is there."""
+        """Wait for the panel's report of the generation that :meth:`start_generation` began, and return it."""
         shown = f"[...document.querySelectorAll('#{tab}_flux_kontext_report .fk-sums')].map(sums => sums.innerText)"
         self.page.wait_for_function(
             f"before => {shown}.length === 1 && {shown}[0] !== before", arg=self.report_before, timeout=20000
@@ -176,11 +170,11 @@ class ForgePage:
         return self.element(f"{tab}_flux_kontext_report")
 
     def infotext(self, tab: str = "txt2img") -> str:
-        """The generation data below the gallery."""
+        """Return the generation data below the gallery."""
         return self.element(f"html_info_{tab}").inner_text()
 
     def log(self, tab: str = "txt2img") -> str:
-        """The messages below the gallery: the time taken, or an error."""
+        """Return the messages below the gallery: the time taken, or an error."""
         return self.element(f"html_log_{tab}").inner_text()
 
     def screenshot(self, path: Path, *, full: bool = False) -> None:
@@ -191,7 +185,7 @@ class ForgePage:
 
 @contextmanager
 def open_browser(width: int = 1400, height: int = 1000) -> Iterator[ForgePage]:
-    """A browser with one empty page of this size; closed at the end."""
+    """Open a browser with an empty page of this size; close it at the end."""
     path = browser_path()
     if path is None:
         raise RuntimeError("no Chromium or Chrome was found on PATH")

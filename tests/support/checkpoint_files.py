@@ -1,7 +1,7 @@
-"""The names of the small checkpoints, and building them once with Forge's own Python.
+"""The names of the small checkpoints; they are built once, by Forge's own Python.
 
-This module needs nothing but the standard library, so that tests can use it without PyTorch; the
-weights themselves are made by :mod:`tests.support.checkpoints`, which runs as a subprocess.
+This module needs only the standard library, so it can be imported without PyTorch; the weights are made by
+:mod:`tests.support.checkpoints`, which runs as a subprocess.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 VERSION = 1
-"""Part of the cache folder's name: raise it whenever the builder writes different files."""
+"""Part of the cache folder's name: raise it whenever :mod:`tests.support.checkpoints` or what it imports writes different files."""
 
 FLUX = "small-flux.safetensors"
 FLUX_BF16 = "small-flux-bf16.safetensors"
@@ -29,7 +29,7 @@ MODULE_T5 = "small-t5.safetensors"
 LORA = "small-lora.safetensors"
 
 GGUF_MODULES = [MODULE_VAE, MODULE_CLIP, MODULE_T5]
-"""What a transformer-only checkpoint needs in Forge's "VAE / Text Encoder" list."""
+"""The modules that a transformer-only checkpoint needs in Forge's "VAE / Text Encoder" list."""
 
 FOLDERS = {
     FLUX: "Stable-diffusion",
@@ -55,14 +55,14 @@ REPO_ROOT = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:
-    """The folder that keeps built checkpoints between test runs."""
+    """Return the folder that keeps built checkpoints between test runs."""
     base = os.environ.get("FLUX_KONTEXT_TEST_CACHE")
     folder = Path(base) if base else Path(tempfile.gettempdir()) / "flux-kontext-test-models"
     return folder / f"v{VERSION}"
 
 
 def checkpoint_path(name: str) -> Path:
-    """Where the file with this name is kept."""
+    """Return where the file with this name is kept."""
     return cache_folder() / FOLDERS[name] / name
 
 

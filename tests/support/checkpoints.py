@@ -1,4 +1,4 @@
-"""Writes small checkpoints with random weights in the formats Forge loads.
+"""Write small checkpoints with random weights in the formats that Forge loads.
 
 Run as ``python -m tests.support.checkpoints OUTDIR [NAME ...]`` with a Python that has torch, numpy and safetensors.
 """
@@ -32,17 +32,17 @@ VAE_PREFIX = "vae."
 
 
 def cast(weights: Weights, dtype: torch.dtype) -> Weights:
-    """The weights in another number format."""
+    """Convert weights to another number format."""
     return {name: tensor.to(dtype) for name, tensor in weights.items()}
 
 
 def prefixed(prefix: str, weights: Weights) -> Weights:
-    """The weights with ``prefix`` before their names."""
+    """Put a prefix before the names of weights."""
     return {prefix + name: tensor for name, tensor in weights.items()}
 
 
 def build_flux(path: Path, transformer: Weights, companions: torch.dtype = torch.float32) -> None:
-    """Write a transformer with its text encoders and its autoencoder in one file."""
+    """Write a transformer with text encoders and autoencoder in one file."""
     weights = prefixed(TRANSFORMER_PREFIX, transformer)
     weights |= prefixed(CLIP_PREFIX, cast(clip_text_encoder(), companions))
     weights |= prefixed(T5_PREFIX, cast(t5_text_encoder(), companions))
@@ -62,16 +62,16 @@ def build_small_flux(
 ) -> None:
     """Write an all-in-one Flux checkpoint; ``dtype`` is the transformer's number format.
 
-    The default widths have 9 million weights; ``hidden=512, depth=8, depth_single=16, head_dim=128``
-    has 140 million.
+    The defaults make 9 million weights; ``hidden=512, depth=8, depth_single=16, head_dim=128`` make 140 million.
     """
     transformer = flux_transformer(hidden, depth, depth_single, head_dim, guidance=guidance, seed=seed)
     build_flux(path, cast(transformer, dtype))
 
 
 def smooth(transformer: Weights, gain: float = 0.02) -> Weights:
-    """The same with little of the noise level in it, so that results change slowly from step to step, as trained ones
-    do. Random weights would turn over at every step.
+    """Weaken a transformer's time embedding, so that its results change slowly from step to step, as a trained one's do.
+
+    With random weights a result has nothing in common with the step before.
     """
     name = "time_in.out_layer.weight"
     return transformer | {name: transformer[name] * gain}
@@ -106,7 +106,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 
 
 def build(folder: Path, name: str) -> Path:
-    """Write one of the known files below ``folder`` unless it is there; returns its path."""
+    """Write one of the known files below ``folder`` unless it is there; return its path."""
     path = folder / files.FOLDERS[name] / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def build(folder: Path, name: str) -> Path:
 
 
 def main() -> None:
-    """Command line: ``OUTDIR [NAME ...]``; without names, everything but the large checkpoint."""
+    """Run the command line: ``OUTDIR [NAME ...]``; without names, write all but the large checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", choices=[*BUILDERS, []])

@@ -12,7 +12,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-REPO_ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkpoint_files import REPO_ROOT
+
 TEST_EXTENSION = Path(__file__).resolve().parent / "small_flux_extension"
 WINDOWS = os.name == "nt"
 
@@ -32,23 +33,23 @@ FORGE_FLAGS = [
 
 
 def forge_root() -> Path:
-    """The folder of the Forge that tests use."""
+    """Return the folder of the Forge that tests use."""
     return Path(os.environ.get("FORGE_ROOT") or Path.home() / "stable-diffusion-webui-forge")
 
 
 def forge_python() -> Path:
-    """The interpreter of that Forge."""
+    """Return the interpreter of that Forge."""
     return forge_root() / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
 def has_bitsandbytes() -> bool:
-    """Whether Forge's Python can load 4-bit weights."""
+    """Return whether Forge's Python has what loads NF4 weights."""
     command = [forge_python(), "-c", "import bitsandbytes"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def forge_available() -> str | None:
-    """Why no Forge can be started here, in a line that says what to do; None when one can."""
+    """Return None where a Forge can be started, else the reason, in a line that says what to do."""
     hint = "set FORGE_ROOT=<folder of an installed Stable Diffusion WebUI Forge> to run this test"
     if not (forge_root() / "launch.py").is_file():
         return f"no Forge was found; {hint}"
@@ -58,7 +59,7 @@ def forge_available() -> str | None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make ``target`` the same file or folder as ``source``, by a copy where links are not allowed."""
+    """Link ``target`` to ``source``, or copy it where links are not allowed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(source, target_is_directory=source.is_dir())
@@ -71,7 +72,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """Find a port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,6 +1,6 @@
-"""Starts a real Forge on the CPU, in a data folder of its own, and talks to its API.
+"""Start a real Forge on the CPU, in a data folder of its own, and use its API.
 
-Models, settings and extensions come from a temporary data folder, so that the user's own are neither used nor changed.
+Models, settings and extensions come from a temporary data folder, so the user's own are neither used nor changed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 from PIL import Image
 
 from tests.support import checkpoint_files
+from tests.support.checkpoint_files import REPO_ROOT
 from tests.support.forge_install import (
     FORGE_FLAGS,
-    REPO_ROOT,
     TEST_EXTENSION,
     WINDOWS,
     forge_available,
@@ -54,12 +54,12 @@ PAGE_DEFAULTS: dict[str, Any] = {
     "txt2img/Sampling steps/value": 4,
     "img2img/Sampling steps/value": 4,
 }
-"""What the page's inputs begin with (``ui-config.json``)."""
+"""Initial values of the page's inputs (``ui-config.json``)."""
 
 
 @dataclass
 class Result:
-    """What a generation returned."""
+    """The answer to a generation request."""
 
     status: int
     reply: dict[str, Any]
@@ -95,7 +95,17 @@ class ForgeServer:
         flags: list[str] | None = None,
         startup_timeout: float = 240,
     ) -> None:
-        """``extensions`` says whether the extension under test is there beside the test-only one."""
+        """Describe a server; nothing starts yet.
+
+        Args:
+            nowebui: without the page, the API alone.
+            extensions: with the extension under test, and not the test-only one alone.
+            checkpoint: the selected one.
+            settings: more of Forge's settings.
+            env: more environment variables.
+            flags: more command-line flags.
+            startup_timeout: in seconds.
+        """
         self.nowebui = nowebui
         self.extensions = extensions
         self.checkpoint = checkpoint
@@ -122,7 +132,7 @@ class ForgeServer:
         self.stop()
 
     def prepare_data(self) -> None:
-        """Make the data folder: settings, models and extensions."""
+        """Make the data folder with settings, models and extensions."""
         self.data = Path(tempfile.mkdtemp(prefix="flux-kontext-forge-"))
         models = checkpoint_files.ensure_checkpoints(forge_python())
         if self.checkpoint in checkpoint_files.ON_REQUEST:
@@ -137,7 +147,7 @@ class ForgeServer:
             (self.data / name).write_text(json.dumps(content, indent=4), encoding="utf-8")
 
     def start(self) -> ForgeServer:
-        """Start Forge and wait until it answers and its extensions are told so."""
+        """Start Forge and wait until it answers and its extensions have been told so."""
         reason = forge_available()
         if reason:
             raise RuntimeError(reason)
@@ -168,25 +178,18 @@ class ForgeServer:
                 command, cwd=forge_root(), env=environment, stdout=log, stderr=subprocess.STDOUT, **new_group
             )
         try:
-            self.wait_until_ready(self.startup_timeout)
+            wait_until(self.is_ready, self.startup_timeout, lambda: f"Forge to start:\n{self.log_text()[-4000:]}")
         except BaseException:
             self.stop()
             raise
         self.startup_seconds = time.monotonic() - begin
         return self
 
-    def wait_until_ready(self, seconds: float) -> None:
-        """Wait for the API's first answer after the start-up is over."""
-        try:
-            wait_until(self.is_ready, seconds, "Forge ready")
-        except TimeoutError:
-            raise TimeoutError(f"Forge was not ready in time:\n{self.log_text()[-4000:]}") from None
-
     def is_ready(self) -> bool:
-        """Whether Forge answers and its extensions are told so.
+        """Return whether Forge answers and its extensions have been told so.
 
         Raises:
-            RuntimeError: it has ended.
+            RuntimeError: Forge has ended.
         """
         if self.process is None or self.process.poll() is not None:
             raise RuntimeError(f"Forge ended while starting:\n{self.log_text()[-4000:]}")
@@ -197,7 +200,7 @@ class ForgeServer:
         return False
 
     def stop(self) -> None:
-        """End Forge with all its children, and remove the data folder."""
+        """Kill Forge with all its children, and remove the data folder."""
         process, self.process = self.process, None
         if process is not None:
             if WINDOWS:
@@ -213,15 +216,15 @@ class ForgeServer:
 
     @property
     def log_path(self) -> Path:
-        """The file with everything Forge prints."""
+        """The file with all of Forge's output."""
         return self.data / "forge.log"
 
     def log_text(self) -> str:
-        """Everything Forge has printed so far."""
+        """Return Forge's output so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
 
     def request(self, path: str, body: Any = None, timeout: float = 300) -> tuple[int, Any]:
-        """Send a request, a POST when there is a body; returns the status and the decoded answer."""
+        """Send a request, a POST when there is a body; return the status and the decoded answer."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -236,15 +239,15 @@ class ForgeServer:
             return status, {"text": content.decode(errors="replace")}
 
     def get(self, path: str, timeout: float = 300) -> tuple[int, Any]:
-        """Send a GET request; returns the status and the decoded answer."""
+        """Send a GET request; return the status and the decoded answer."""
         return self.request(path, timeout=timeout)
 
     def post(self, path: str, body: Any, timeout: float = 300) -> tuple[int, Any]:
-        """Send a POST request; returns the status and the decoded answer."""
+        """Send a POST request; return the status and the decoded answer."""
         return self.request(path, body, timeout=timeout)
 
     def select(self, checkpoint: str, modules: list[str] | None = None) -> None:
-        """Choose the checkpoint, and the separate modules it needs, for what is generated next."""
+        """Select the checkpoint, and the separate modules it needs, for the generations to come."""
         if modules is None:
             modules = checkpoint_files.GGUF_MODULES if checkpoint.endswith(".gguf") else []
         choice = {"sd_model_checkpoint": checkpoint, "forge_additional_modules": modules}
@@ -253,7 +256,7 @@ class ForgeServer:
             raise RuntimeError(f"Forge did not take {checkpoint}: {reply}")
 
     def generate(self, path: str, payload: dict[str, Any]) -> Result:
-        """Generate through ``path``, with small defaults for what ``payload`` leaves open."""
+        """Generate through ``path``, with small defaults for what the payload leaves open."""
         defaults = {
             "prompt": "a red lighthouse on a cliff",
             "seed": 1,

@@ -1,4 +1,4 @@
-"""Pictures in the form that Forge's API takes and gives."""
+"""Pictures as text, in the form that Forge's API takes and returns."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def encode_image(image: Image.Image) -> str:
-    """A picture in the form the API takes."""
+    """Encode a picture as base64 PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def decode_image(text: str) -> Image.Image:
-    """A picture from the form the API gives."""
+    """Decode base64, with or without a data URI's head."""
     image = Image.open(io.BytesIO(base64.b64decode(text.split(",", 1)[-1])))
     image.load()
     return image

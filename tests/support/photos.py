@@ -1,4 +1,4 @@
-"""Two real photographs, a woman and a cat, as scikit-image ships them."""
+"""Two real photographs, a woman and a cat, as scikit-image ships them. The small model was never trained on them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from tests.support.images import encode_image
 
 @cache
 def woman() -> Image.Image:
-    """``data.astronaut()``: 512×512."""
+    """Return ``data.astronaut()``, 512×512."""
     return Image.fromarray(data.astronaut())
 
 
 @cache
 def cat() -> Image.Image:
-    """``data.chelsea()``: 451×300."""
+    """Return ``data.chelsea()``, 451×300."""
     return Image.fromarray(data.chelsea())
 
 
 @cache
 def woman_base64() -> str:
-    """The woman as the API takes her."""
+    """Return the woman in the API's form."""
     return encode_image(woman())
 
 
 @cache
 def cat_base64() -> str:
-    """The cat as the API takes it."""
+    """Return the cat in the API's form."""
     return encode_image(cat())
+
+
+def square(image: Image.Image, side: int | None = None) -> Image.Image:
+    """Crop the centre square of a picture, and resize it to ``side`` pixels if given."""
+    edge = min(image.size)
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    cropped = image.crop((left, top, left + edge, top + edge))
+    return cropped if side is None else cropped.resize((side, side), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Weights in 4-bit NormalFloat, and in GGUF's Q8_0."""
+"""Quantise weights: to bitsandbytes' NF4, and to GGUF's Q8_0."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NF4_BLOCK = 64
 
 
 def nf4_tensors(name: str, tensor: torch.Tensor) -> Weights:
-    """A weight matrix in 4-bit NormalFloat, under the names bitsandbytes stores it with."""
+    """Quantise a weight matrix to NF4, under the names that bitsandbytes stores it with."""
     code = torch.tensor(NF4_CODE)
     blocks = tensor.float().reshape(-1, NF4_BLOCK)
     largest = blocks.abs().amax(dim=1)
@@ -38,7 +38,7 @@ def nf4_tensors(name: str, tensor: torch.Tensor) -> Weights:
 
 
 def to_nf4(weights: Weights) -> Weights:
-    """The weights with every matrix in 4 bits and the rest as it was."""
+    """Quantise every matrix to NF4 and leave the rest as it is."""
     result: Weights = {}
     for name, tensor in weights.items():
         result.update(nf4_tensors(name, tensor) if tensor.ndim == 2 else {name: tensor})

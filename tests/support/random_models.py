@@ -1,7 +1,7 @@
-"""Small models with random weights, under the names that their files have.
+"""Draw the weights of small models at random, under the names that checkpoint files use.
 
-Every tensor is drawn from a seed made of its name, so the same tensor is the same in every format, and files are the
-same each time they are built. The weights are scaled so that a generation gives finite, textured pictures in which
+The seed of a tensor is its name, so a tensor is the same in every format, and a file is the same each time it is
+built. The weights are scaled so that a generation gives finite, textured pictures in which
 every token counts: attention is moderately sharp, gates are open, and the output layer is not zero.
 """
 
@@ -22,44 +22,44 @@ FLUX_LATENT_SHIFT = 0.1159
 
 
 class Draw:
-    """Draws tensors of a state dict; each one's values depend on the seed and its name alone."""
+    """Draws the tensors of a state dict; the values of a tensor depend on the seed and its name alone."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.weights: Weights = {}
 
     def normal(self, name: str, shape: tuple[int, ...], std: float, mean: float = 0.0) -> torch.Tensor:
-        """A tensor of normally distributed values, kept under ``name``."""
+        """Draw a tensor of normally distributed values and keep it under ``name``."""
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + self.seed)
         tensor = torch.randn(shape, generator=generator) * std + mean
         self.weights[name] = tensor
         return tensor
 
     def linear(self, name: str, rows: int, columns: int, gain: float = 1.0, bias: bool = True) -> None:
-        """A linear layer whose outputs are ``gain`` times as large as its inputs."""
+        """Draw a linear layer whose outputs are ``gain`` times as large as its inputs."""
         self.normal(f"{name}.weight", (rows, columns), gain / math.sqrt(columns))
         if bias:
             self.normal(f"{name}.bias", (rows,), 0.02)
 
     def conv(self, name: str, rows: int, columns: int, size: int, gain: float = 1.0) -> None:
-        """A convolution whose outputs are ``gain`` times as large as its inputs."""
+        """Draw a convolution whose outputs are ``gain`` times as large as its inputs."""
         self.normal(f"{name}.weight", (rows, columns, size, size), gain / math.sqrt(columns * size * size))
         self.normal(f"{name}.bias", (rows,), 0.02)
 
     def norm(self, name: str, width: int, bias: bool = True) -> None:
-        """A normalisation with scales near one."""
+        """Draw a normalisation with scales near one."""
         self.normal(f"{name}.weight", (width,), 0.05, mean=1.0)
         if bias:
             self.normal(f"{name}.bias", (width,), 0.05)
 
     def modulation(self, name: str, width: int, parts: tuple[str, ...]) -> None:
-        """A modulation layer; ``parts`` says in order what its outputs are: shift, scale or gate."""
+        """Draw a modulation layer; ``parts`` are its outputs in order: shift, scale or gate."""
         self.linear(name, len(parts) * width, width, gain=0.7)
         means = torch.tensor([0.6 if part == "gate" else 0.0 for part in parts]).repeat_interleave(width)
         self.weights[f"{name}.bias"] = self.weights[f"{name}.bias"] * 5 + means
 
     def query_key_norm(self, name: str, head_dim: int) -> None:
-        """The norms of queries and keys, large enough to let attention pick tokens."""
+        """Draw the norms of queries and keys, large enough to let attention pick tokens."""
         for kind in ("query_norm", "key_norm"):
             self.normal(f"{name}.{kind}.scale", (head_dim,), 0.1, mean=1.5)
 
@@ -74,7 +74,7 @@ def flux_transformer(
     guidance: bool = True,
     seed: int = 0,
 ) -> Weights:
-    """A Flux transformer under the original names, without a prefix."""
+    """Draw a Flux transformer under Black Forest Labs' names, without a prefix."""
     draw = Draw(seed)
     mlp = hidden * 4
     draw.linear("img_in", hidden, LATENT_CHANNELS * 4)
@@ -104,7 +104,7 @@ def flux_transformer(
 
 
 def clip_text_encoder(hidden: int = 64, layers: int = 1, seed: int = 0) -> Weights:
-    """A CLIP text encoder under Transformers' names, with the whole vocabulary."""
+    """Draw a CLIP text encoder under Transformers' names, with the whole vocabulary."""
     draw = Draw(seed)
     draw.normal("text_model.embeddings.token_embedding.weight", (CLIP_VOCABULARY, hidden), 0.5)
     draw.normal("text_model.embeddings.position_embedding.weight", (77, hidden), 0.2)
@@ -121,7 +121,7 @@ def clip_text_encoder(hidden: int = 64, layers: int = 1, seed: int = 0) -> Weigh
 
 
 def t5_text_encoder(width: int = 64, layers: int = 2, heads: int = 4, seed: int = 0) -> Weights:
-    """A T5 encoder under Transformers' names, with the whole vocabulary."""
+    """Draw a T5 encoder under Transformers' names, with the whole vocabulary."""
     draw = Draw(seed)
     draw.normal("shared.weight", (T5_VOCABULARY, width), 1.0)
     for index in range(layers):
@@ -149,7 +149,7 @@ def autoencoder(
     log_variance: float = -12.0,
     seed: int = 0,
 ) -> Weights:
-    """An 8x autoencoder under the original names, with one block a level and one width throughout.
+    """Draw an 8× autoencoder under CompVis' names, with one block per level and the same width throughout.
 
     Latents of pictures have about the mean and spread that ``latent_scale`` and ``latent_shift``
     turn into zero and one. ``log_variance`` is the encoder's own noise, small as in real ones.
@@ -199,7 +199,7 @@ def autoencoder(
 
 
 def sd15_unet(channels: int = 64, context_dim: int = 768, seed: int = 0) -> Weights:
-    """A Stable Diffusion 1.5 U-Net of a single level, without a prefix."""
+    """Draw a Stable Diffusion 1.5 U-Net of a single level, without a prefix."""
     draw = Draw(seed)
     embedding = channels * 4
 
@@ -244,7 +244,7 @@ def sd15_unet(channels: int = 64, context_dim: int = 768, seed: int = 0) -> Weig
 
 
 def flux_lora(hidden: int = 256, rank: int = 4, strength: float = 0.5, seed: int = 0) -> Weights:
-    """A low-rank adapter for some layers of the small transformer, under the widely used names."""
+    """Draw a LoRA for some layers of the small transformer, under kohya's names."""
     draw = Draw(seed)
     layers = {
         "double_blocks_0_img_attn_qkv": (hidden * 3, hidden),

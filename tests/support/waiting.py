@@ -5,18 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-INTERVAL = 0.1
-"""Seconds between two looks."""
 
+def wait_until(
+    condition: Callable[[], bool],
+    timeout: float,
+    what: Callable[[], str],
+    interval: float = 0.1,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Poll until a condition holds.
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Look again and again until the condition holds.
+    Args:
+        condition: polled at least once, also when the timeout is 0.
+        timeout: in seconds.
+        what: describes what is waited for and how things stand; called when the time is up.
+        interval: seconds between two polls.
+        sleep: waits that long.
 
     Raises:
-        TimeoutError: it did not within so many seconds; the message says what was waited for.
+        TimeoutError: the condition did not hold in time; with the description.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:g} s in vain: {what}")
-        time.sleep(INTERVAL)
+            raise TimeoutError(f"waited {timeout:g} s for {what()}")
+        sleep(interval)
