@@ -45,4 +45,3 @@ def last_report(tab: str) -> GenerationReport | None:
 def _open_sessions(tab: str) -> tuple[weakref.ref[SamplingSession], ...]:
     references = _running.get(tab, ())
     return tuple(found for found in references if (session := found()) is not None and not session.closed)
-
