@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and helpers for all others."""
 
 from __future__ import annotations
 

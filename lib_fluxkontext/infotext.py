@@ -92,7 +92,7 @@ def image_to_infotext(reference: Reference) -> str:
 
 
 def report_to_infotext(report: GenerationReport) -> dict[str, str]:
-    """Write the results that stand in every image's infotext."""
+    """Write the results included in every image's infotext."""
     fields = {STEP_TIME: text.step_time(report), STEPS_CACHED: text.steps_cached(report)}
     if report.memory is not None:
         fields[VRAM_PEAK] = text.memory_peak(report.memory)

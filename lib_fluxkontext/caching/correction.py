@@ -39,7 +39,7 @@ over from one step to the next, as it does with random weights (0.55 to 0.8), a 
 
 @dataclass(frozen=True)
 class _CorrectionState:
-    """Where some samples stand after a call, one row each; float32 but for ``returned``.
+    """Correction state of some samples after a call, one row each; float32 but for ``returned``.
 
     Attributes:
         sigma: (B,), of that call.

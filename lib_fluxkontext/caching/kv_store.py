@@ -158,7 +158,7 @@ class KVStore:
 
 
 def _fits(stored: Tensor, new: Tensor) -> bool:
-    """Whether the stored tensor can be overwritten; it may lie on another device."""
+    """Whether the stored tensor can be overwritten; it may be on another device."""
     return stored.shape == new.shape and stored.dtype == new.dtype
 
 

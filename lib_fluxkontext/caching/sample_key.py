@@ -12,7 +12,7 @@ SampleKey: TypeAlias = Hashable
 
 @dataclass(frozen=True)
 class Step:
-    """Where in the sampler's schedule a model call lies. Second-order samplers make two calls in one step.
+    """Where in the sampler's schedule a model call is. Second-order samplers make two calls in one step.
 
     Attributes:
         index: sampler step, from 0.
@@ -25,7 +25,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one sample in one model call.
+    """Outcome for one sample in one model call.
 
     Attributes:
         reuse: a cache hit: the stored residual served again.

@@ -86,7 +86,7 @@ class RunCosts(TypedDict):
 def describe_cache(settings: KontextSettings) -> str:
     """Describe the caches: ``"0.14, forecast, corrected"``, ``"0.14"`` or ``"off"``.
 
-    Correction stands beside ``"off"`` too where the reference K/V cache is on.
+    Correction is also listed with ``"off"`` where the reference K/V cache is on.
     """
     parts = [f"{settings.cache_threshold:g}" if settings.cache_active else "off"]
     if settings.cache_active and settings.cache_forecast:

@@ -83,7 +83,7 @@ class AttentionHooks(ABC):
 
 
 class StoreReferenceKV(AttentionHooks):
-    """Store the keys and values of the reference tokens, which run behind the image tokens.
+    """Store the keys and values of the reference tokens, which are appended to the image tokens.
 
     Args:
         adapter: of the transformer.

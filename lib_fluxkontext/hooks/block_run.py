@@ -17,7 +17,7 @@ from lib_fluxkontext.hooks.patch import patched_attr
 
 @dataclass(frozen=True)
 class FirstBlockOutput:
-    """What the first block returned, kept by value.
+    """What the first block returned.
 
     Attributes:
         image: (B, N, d), references included.
@@ -41,7 +41,7 @@ class BlockRun:
     nor text, because nothing after it reads them any more, and the other blocks return what they are given. On a miss
     everything runs, and the last block's hook stores the result.
 
-    Blocks may write into their inputs (Forge Neo's do), so what is compared is kept by value.
+    Blocks may write into their inputs (Forge Neo's do), so what is compared is cloned first.
 
     Args:
         adapter: of the transformer.

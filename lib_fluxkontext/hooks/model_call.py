@@ -14,7 +14,7 @@ from lib_fluxkontext.references.tokens import ReferenceAppender
 
 @dataclass
 class ModelCall:
-    """One call of the model: what goes in beside the host's own arguments, and what came of it.
+    """One call of the model: inputs beside the host's own arguments, and the outcome.
 
     Attributes:
         samples: one key per row, in batch order.

@@ -4,7 +4,7 @@ Samples of a batch go different ways. Those that need the same are run together:
 
 1. **light**: text and image tokens alone; attention reads the cached keys and values of the references. First Block
    Cache decides here. A sample that it would compute, but whose references are due for a refresh, goes on to 2.
-2. **full**: references behind the image tokens; their keys and values are stored for the steps to come.
+2. **full**: references appended to the image tokens; their keys and values are stored for the steps to come.
 
 Without a reference K/V cache everything is full.
 """
@@ -72,9 +72,9 @@ class _Group:
         """Whether the references' tokens run."""
         return self.attention != "read"
 
-    def places(self, rows: frozenset[int]) -> frozenset[int]:
-        """Where some rows of the batch stand in this group."""
-        return frozenset(place for place, row in enumerate(self.rows) if row in rows)
+    def positions(self, rows: frozenset[int]) -> frozenset[int]:
+        """Positions of batch rows in this group."""
+        return frozenset(position for position, row in enumerate(self.rows) if row in rows)
 
 
 class ModelCallRunner:
@@ -192,23 +192,23 @@ class ModelCallRunner:
             self._call.step,
             self._sigmas(group.rows),
             self._forward.image_tokens,
-            reuse_only=group.places(group.reuse_only),
-            forced=group.places(group.forced),
+            reuse_only=group.positions(group.reuse_only),
+            forced=group.positions(group.forced),
         )
         output, unhooked = self._run_rows(group, group.rows, run)
         for row, decision in zip(group.rows, run.decisions, strict=True):
             if row not in group.forced:
                 self._decisions[row] = decision
-        self._done.update((group.rows[place], output[place]) for place in run.finished)
+        self._done.update((group.rows[position], output[position]) for position in run.finished)
         if run.missing:
             # The run above has finished the others; these go on from the first block's output, so that no block's
             # arguments need slicing.
-            missing = [group.rows[place] for place in run.missing]
+            missing = [group.rows[position] for position in run.missing]
             resumed = run.resume_missing(torch.tensor(run.missing, device=output.device))
             output, unhooked_later = self._run_rows(group, missing, resumed)
             self._done.update(zip(missing, output, strict=True))
             unhooked += unhooked_later
-        return [group.rows[place] for place in run.computed], unhooked
+        return [group.rows[position] for position in run.computed], unhooked
 
     def _run_rows(self, group: _Group, rows: Sequence[int], run: BlockRun | None = None) -> tuple[Tensor, int]:
         hooks = []

@@ -1,1 +1,1 @@
-"""What drives the core: ``forge`` inside Stable Diffusion WebUI Forge."""
+"""What drives the core: ``forge`` inside Stable Diffusion WebUI Forge, ``diffusers`` around its Kontext pipeline."""

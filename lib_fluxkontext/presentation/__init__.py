@@ -1,1 +1,1 @@
-"""Reports and runs for people: text (``text``), HTML (``html``, ``chart``, ``page``), tables (``run_table``)."""
+"""Reports and runs for people: text (``text``), HTML (``html``, ``page``), tables (``run_table``)."""

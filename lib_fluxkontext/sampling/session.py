@@ -30,7 +30,7 @@ TILED = "Another extension runs the model on tiles: references are given to ever
 
 @dataclass(frozen=True)
 class SessionSnapshot:
-    """A sampling under way.
+    """A sampling in progress.
 
     Attributes:
         report: of the model calls that have ended; sigmas that a GPU still holds are left out.
@@ -77,6 +77,7 @@ class SamplingSession:
         self._recorder = CallRecorder()
         self._notes: list[str] = []
         self._final: PassReport | None = None
+        self._closing = False
         self._empty_report = PassReport(
             label=label,
             calls=(),
@@ -90,8 +91,8 @@ class SamplingSession:
 
     @property
     def closed(self) -> bool:
-        """Whether ``close`` was called: there is nothing to hook any more."""
-        return self._final is not None
+        """Whether ``close`` was called: there is nothing to hook any more. True while it waits for the GPU, too."""
+        return self._closing
 
     @contextmanager
     def call(self, samples: Sequence[SampleKey], step: Step, sigmas: Tensor) -> Iterator[ModelCall]:
@@ -143,6 +144,7 @@ class SamplingSession:
         """
         if self._final is not None:
             return self._final
+        self._closing = True
         # Cleared before they are dropped: after a failure the host keeps the traceback, and its frames hold them.
         self._caches.clear()
         for note in self._caches.notes:
@@ -150,7 +152,7 @@ class SamplingSession:
         key_values = self._caches.usage()
         if self._references is not None:
             self._references.release()
-        self._references = self._transformer = self._total_steps = None
+        self._references = self._transformer = None
         self._caches = Caches()
         calls, failure = self._recorder.finish()
         if failure is not None:
@@ -162,4 +164,6 @@ class SamplingSession:
             key_values=key_values,
             notes=tuple(self._notes),
         )
+        self._total_steps = None  # last: a snapshot meanwhile still shows the steps as they were
+        self._recorder.clear()
         return self._final

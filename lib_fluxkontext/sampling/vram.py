@@ -146,7 +146,7 @@ def estimate_vram(
 
 
 def max_gpu_weights(card: int, estimate: VramEstimate) -> int:
-    """Return the highest GPU Weights in Forge that do not spill, in bytes; what is reserved is kept free besides."""
+    """Return the highest of Forge's GPU Weights that does not spill, in bytes; what is reserved stays free as well."""
     return max(0, card - max(FORGE_MINIMUM_FREE, estimate.activations))
 
 

@@ -1,4 +1,4 @@
-"""Collects the model calls of one sampling. Passive: it is told of each call that has ended."""
+"""Collects the model calls of one sampling. Passive: it receives each call once that has finished."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MeasuredCall:
 
 
 class CallRecorder:
-    """Holds the measurements of one sampling until ``finish``."""
+    """Holds the measurements of one sampling until ``clear``."""
 
     def __init__(self) -> None:
         self._calls: list[MeasuredCall] = []
@@ -65,17 +65,19 @@ class CallRecorder:
         return records
 
     def finish(self) -> tuple[list[CallRecord], str | None]:
-        """Wait for the GPU, and let go of the measurements.
+        """Wait for the GPU.
 
         Returns:
             All calls, and why they could not be measured, or None.
         """
         try:
-            records, failure = [_record(call) for call in self._calls], None
+            return [_record(call) for call in self._calls], None
         except RuntimeError as error:  # after some CUDA errors the device answers nothing any more
-            records, failure = [], f"The steps could not be measured: {first_line(error)}"
-        self._calls.clear()
-        return records, failure
+            return [], f"The steps could not be measured: {first_line(error)}"
+
+    def clear(self) -> None:
+        """Let go of the measurements, and of the tensors in them."""
+        self._calls = []
 
 
 def _record(call: MeasuredCall, wait: bool = True) -> CallRecord:

@@ -60,10 +60,10 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class PassReport:
-    """One sampling.
+    """One sampling: a batch, or the hires pass of one. The report's JSON calls it a pass.
 
     Attributes:
-        label: ``"batch 1"``, ``"batch 1, hires pass"``.
+        label: ``"Sampling"``, ``"Batch 1, hires pass"``.
         calls: model calls in order.
         seconds: wall time of the sampling from its first model call on, model calls and all else.
         encode_seconds: time to encode references.

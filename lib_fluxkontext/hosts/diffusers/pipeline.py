@@ -135,9 +135,8 @@ def generate(
                 )
         finally:
             report = sampling.session.close()
-        return Generated(
-            _decode(pipeline, result.images, job), result.images, GenerationReport((report,), memory.peaks())
-        )
+        generation = GenerationReport((report,), memory.peaks())  # before decoding, whose peak is not sampling's
+        return Generated(_decode(pipeline, result.images, job), result.images, generation)
 
 
 class VaeEncoder:

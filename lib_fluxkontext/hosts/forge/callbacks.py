@@ -1,15 +1,15 @@
-"""What Forge calls: the always-on script and the callbacks beside it. Everything is handed on at once."""
+"""What Forge calls: the always-on script and the callbacks beside it. They delegate only."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from modules import script_callbacks, scripts, shared
+from modules import scripts, shared
 from torch import Tensor
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge.integration import language, options, run_log, xyz_axes
+from lib_fluxkontext.hosts.forge.integration import options, run_log
 from lib_fluxkontext.hosts.forge.lifecycle import generation, live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.abort import abort_generation
 from lib_fluxkontext.hosts.forge.lifecycle.generation import Generation
@@ -124,13 +124,3 @@ def connect_tabs(component: Any, **kwargs: Any) -> None:
 def fill_in_pasted(text: str, params: dict[str, Any]) -> None:
     """Complete pasted parameters with what infotext leaves out."""
     infotext.fill_in_background(params)
-
-
-def register() -> None:
-    """Register the callbacks beside the script; once at every start or *Reload UI*."""
-    script_callbacks.on_after_component(connect_tabs)
-    xyz_axes.add_axes()  # Forge without a page builds its scripts before it calls back
-    script_callbacks.on_before_ui(xyz_axes.add_axes)
-    script_callbacks.on_before_ui(language.load_page_language)
-    script_callbacks.on_ui_settings(options.add_options)
-    script_callbacks.on_infotext_pasted(fill_in_pasted)

@@ -124,12 +124,13 @@ class Generation:
         reserve(unet, vram.reserved)
         p.sd_model.forge_objects.unet = unet
         self._samplings.append((p.iteration, sampling))
-        live_reports.watch(live_reports.tab_of(p), session)
+        live_reports.watch(live_reports.tab_of(p), self, session)
         self._end_hook = SamplerEndHook(sampler, lambda: self._sampling_ended(p, sampling))
 
     def _sampling_ended(self, p: Processing, sampling: HookedSampling) -> None:
         self._end_hook = None
         sampling.close()
+        self._sample_memory()
         live_reports.publish(live_reports.tab_of(p), self.report())
 
     def _encode(self, p: Processing, x: Tensor) -> EncodedReferences:
@@ -146,12 +147,17 @@ class Generation:
             self._notes.append(text)
 
     def close(self) -> None:
-        """Close whatever is still open: where the sampler never ran, nothing told that it ended."""
+        """Close whatever is still open: where the sampler never ran, the end hook never fired."""
         if self._end_hook is not None:
             self._end_hook.remove()
             self._end_hook = None
         for _, sampling in self._samplings:
             sampling.close()
+        self._sample_memory()
+
+    def _sample_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.sample()
 
     def report(self, iteration: int | None = None) -> GenerationReport:
         """Report what has been measured, of one batch or of all. Changes nothing."""

@@ -8,8 +8,11 @@ from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 _last: dict[str, GenerationReport] = {}
-_running: dict[str, tuple[weakref.ref[SamplingSession], ...]] = {}
-"""Innermost last: another extension may run a generation inside one. Weak, so that none outlives its generation."""
+_Running = tuple[weakref.ref[object], weakref.ref[SamplingSession]]
+
+_running: dict[str, tuple[_Running, ...]] = {}
+"""Generation and session of each tab, innermost last: another extension may run a generation inside one. Weak, so that
+one that failed before its sampler ran is forgotten with its generation; Forge holds the session longer."""
 
 
 def tab_of(p: object) -> str:
@@ -22,16 +25,17 @@ def publish(tab: str, report: GenerationReport) -> None:
     _last[tab] = report
 
 
-def watch(tab: str, session: SamplingSession) -> None:
-    """Let this session tell how the tab's generation goes, until it is closed."""
-    _running[tab] = (*_open_sessions(tab), weakref.ref(session))
+def watch(tab: str, generation: object, session: SamplingSession) -> None:
+    """Follow this session as the tab's running one, until it is closed or its generation is gone."""
+    still_running = tuple(running for running in _running.get(tab, ()) if _session_of(running) is not None)
+    _running[tab] = (*still_running, (weakref.ref(generation), weakref.ref(session)))
 
 
 def live_report(tab: str) -> tuple[GenerationReport, int] | None:
     """Return how the tab's sampling goes and how many steps it will have, or None between generations."""
-    for reference in reversed(_running.get(tab, ())):
-        session = reference()
-        if session is not None and not session.closed:
+    for running in reversed(_running.get(tab, ())):
+        session = _session_of(running)
+        if session is not None:
             snapshot = session.snapshot()
             return GenerationReport((snapshot.report,), snapshot.memory), snapshot.total_steps
     return None
@@ -42,6 +46,9 @@ def last_report(tab: str) -> GenerationReport | None:
     return _last.get(tab)
 
 
-def _open_sessions(tab: str) -> tuple[weakref.ref[SamplingSession], ...]:
-    references = _running.get(tab, ())
-    return tuple(found for found in references if (session := found()) is not None and not session.closed)
+def _session_of(running: _Running) -> SamplingSession | None:
+    """Return the session, or None if it is closed or its generation is gone."""
+    generation, session = (reference() for reference in running)
+    if generation is None or not isinstance(session, SamplingSession) or session.closed:
+        return None
+    return session

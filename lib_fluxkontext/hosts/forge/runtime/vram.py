@@ -1,7 +1,7 @@
 """Reserve VRAM for references and caches, so that Forge splits the model between GPU and host in time.
 
-Forge sizes its split for the image's tokens alone. With references there are up to four times as many, and what Forge
-does not know of the driver pushes into shared memory: one step then takes 25 times as long.
+Forge sizes its split for the image's tokens alone. With references there are up to four times as many, and memory that
+Forge does not know about spills into shared memory: one step then takes 25 times as long.
 """
 
 from __future__ import annotations
