@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 
@@ -179,3 +180,23 @@ def test_a_failed_sampling_ends_too() -> None:
         sampler.sample()
     assert ends == [1]
     assert vars(sampler)["sample"] is fails
+
+
+def test_a_removed_hook_refers_to_nothing_that_it_reported_to() -> None:
+    """Forge's sampler lives on in a cycle; the generation, with its photographs, must go at once."""
+
+    class Generation:
+        def ended(self) -> None:
+            pass
+
+    sampler, generation = FakeSampler(), Generation()
+    alive = weakref.ref(generation)
+    hook = SamplerEndHook(sampler, generation.ended)
+    del generation
+    gc.disable()
+    try:
+        sampler.sample()
+        assert alive() is None
+    finally:
+        gc.enable()
+    hook.remove()

@@ -24,7 +24,7 @@ class SamplerEndHook:
 
     def __init__(self, sampler: Sampler, on_end: Callable[[], object]) -> None:
         self._sampler: Sampler | None = sampler
-        self._on_end = on_end
+        self._on_end: Callable[[], object] | None = on_end
         self._before = {method: vars(sampler).get(method, _MISSING) for method in METHODS}
         self._own = {method: self._wrap(getattr(sampler, method)) for method in METHODS}
         for method, wrapper in self._own.items():
@@ -35,9 +35,10 @@ class SamplerEndHook:
             try:
                 return original(*args, **kwargs)
             finally:
-                if self._sampler is not None:
-                    self.remove()
-                    self._on_end()
+                on_end = self._on_end
+                self.remove()
+                if on_end is not None:
+                    on_end()
 
         return sample
 
@@ -47,11 +48,13 @@ class SamplerEndHook:
         Where another extension has wrapped this hook since, its wrapper stays, and the hook inside passes through.
         """
         sampler, self._sampler = self._sampler, None
+        own, self._own = self._own, {}  # wrappers refer to this hook, and it to the generation: no cycle may hold that
+        self._on_end = None
         if sampler is None:
             return
         attributes = vars(sampler)
         for method, before in self._before.items():
-            if attributes.get(method) is not self._own[method]:
+            if attributes.get(method) is not own[method]:
                 continue
             if before is _MISSING:
                 del attributes[method]
