@@ -24,8 +24,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make .venv and install what the other commands need")
-    test = commands.add_parser("test", help="style, types and all tests; what follows is for pytest")
-    test.add_argument("--quick", action="store_true", help="without Forge and without what takes long: within a minute")
+    test = commands.add_parser(
+        "test", help="style, types and all tests; what follows is for pytest", allow_abbrev=False
+    )
+    test.add_argument("--quick", action="store_true", help="without Forge and without slow tests: within a minute")
     commands.add_parser("lint", help="style and types alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")

@@ -1,0 +1,1 @@
+"""Examples that run anywhere: ``python dev.py demo``."""

@@ -1,17 +1,12 @@
-"""The main job on any machine: two photographs and a sentence, one picture, with the small model on the CPU.
-
-python dev.py demo
-"""
+"""Two photographs and a sentence in, one picture out, with the small model on the CPU: ``python dev.py demo``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from PIL import Image
-from skimage import data
-
 from lib_fluxkontext.hosts.diffusers.cli import main
+from tests.support.photos import cat, square, woman
 
 FOLDER = Path("output") / "demo"
 PROMPT = "put the first picture on the left and the second on the right"
@@ -20,14 +15,12 @@ PROMPT = "put the first picture on the left and the second on the right"
 def demo() -> int:
     """Write the photographs, run the command line on them, and return its exit code."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, picture in (("woman", data.astronaut()), ("cat", data.chelsea())):
-        image = Image.fromarray(picture)
-        edge = min(image.size)
-        left, top = (image.width - edge) // 2, (image.height - edge) // 2
-        image.crop((left, top, left + edge, top + edge)).save(FOLDER / f"{name}.png")
+    for name, photo in (("woman", woman()), ("cat", cat())):
+        square(photo).save(FOLDER / f"{name}.png")
     arguments = ["generate", "--prompt", PROMPT, "--output", str(FOLDER / "picture.png")]
     arguments += ["--image", str(FOLDER / "woman.png"), "--image", str(FOLDER / "cat.png")]
-    print("python -m lib_fluxkontext " + " ".join(f'"{one}"' if " " in one else one for one in arguments), flush=True)
+    quoted = [f'"{word}"' if " " in word else word for word in arguments]
+    print("python -m lib_fluxkontext", *quoted, flush=True)
     return main(arguments)
 
 

@@ -1,0 +1,1 @@
+"""Tests of the diffusers host, with the small trained model."""

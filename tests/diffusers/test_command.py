@@ -1,4 +1,4 @@
-"""The command line: pictures and reports on success, one clear line and an exit code otherwise."""
+"""The command line: a picture and its report on success, else a one-line error and an exit code."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from safetensors.torch import save_file
 
 from lib_fluxkontext.hosts.diffusers.cli import main
 from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
-from tests.diffusers.conftest import square
+from tests.support.photos import cat, square, woman
 
 PROMPT = "put the first picture on the left and the second on the right"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two photographs and files that are none."""
-    from skimage import data
-
+    """A working folder with two photographs and files that are not usable."""
     monkeypatch.chdir(tmp_path)
-    square(data.astronaut(), 128).save("woman.png")
-    square(data.chelsea(), 128).save("cat.jpg")
+    square(woman(), 128).save("woman.png")
+    square(cat(), 128).save("cat.jpg")
     Path("empty.png").touch()
     Path("text.png").write_text("not a picture")
     Path("half.png").write_bytes(Path("woman.png").read_bytes()[:3000])
@@ -34,9 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(folder: Path) -> set[str]:
+    """Return the names of all files below a folder."""
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_images_and_a_sentence_make_a_picture_and_a_report(folder: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["generate", "--image", "woman.png", "--image", "cat.jpg", "--prompt", PROMPT, "--output", "out/a.png"]
     assert main([*arguments, "--steps", "6", "--threshold", "0.3"]) == 0
@@ -82,7 +82,7 @@ def test_two_images_and_a_sentence_make_a_picture_and_a_report(folder: Path, cap
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else None,
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_an_error_is_one_line_and_writes_nothing(
     folder: Path, arguments: list[str], words: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     before = files(folder)
@@ -100,6 +100,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_half_written_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -114,7 +115,8 @@ def test_an_interrupt_leaves_no_half_written_file(
     assert files(folder) == before
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_written_file(
+@pytest.mark.slow
+def test_a_full_disk_is_reported_and_leaves_no_half_written_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     before = files(folder)
@@ -130,7 +132,8 @@ def test_a_full_disk_is_told_and_leaves_no_half_written_file(
     assert files(folder) == before
 
 
-def test_a_single_file_in_diffusers_own_layout_with_a_base(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_transformer_file_with_a_base_gives_what_the_whole_folder_gives(folder: Path) -> None:
     weights = SMALL_MODEL / "transformer" / "diffusion_pytorch_model.safetensors"
     arguments = ["generate", "--prompt", PROMPT, "--image", "woman.png", "--sizing", "to output", "--size", "96x96"]
     base = ["--checkpoint", str(weights), "--base", str(SMALL_MODEL), "--steps", "2", "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""Both hosts are held to each other, and one of them to diffusers' own pipeline, on the same small weights."""
+"""Both hosts give the same picture, and diffusers' own pipeline gives it too, from the same small weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from tests.diffusers.conftest import SIDE
 from tests.support.forge_install import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
 from tools.small_kontext.export_bfl import export
 
+pytestmark = pytest.mark.slow
+
 AS_IT_IS = {"sizing": "no change", "cache": False}
 STEPS = 8
 
 
 def job(prompt: str, steps: int = STEPS) -> Job:
+    """Return a job for a picture of ``SIDE``."""
     return Job(prompt, SIDE, SIDE, steps=steps, seed=3)
 
 
-def test_one_reference_gives_what_the_pipeline_itself_gives(pipeline: Any, woman: Reference) -> None:
+def test_with_one_reference_the_result_is_diffusers_own(pipeline: Any, woman: Reference) -> None:
     mine = generate(pipeline, job("the first picture"), [woman], KontextSettings(**AS_IT_IS))
     theirs = pipeline(
         image=woman.image,
@@ -46,7 +49,7 @@ def test_one_reference_gives_what_the_pipeline_itself_gives(pipeline: Any, woman
     assert (mine.latents - without.latents).abs().mean() > 0.05
 
 
-def test_no_reference_gives_what_the_pipeline_itself_gives(pipeline: Any) -> None:
+def test_without_references_measuring_changes_nothing(pipeline: Any) -> None:
     mine = generate(pipeline, job("the first picture"), [], KontextSettings(cache=False))
     measured = generate(pipeline, job("the first picture"), [], KontextSettings(cache_threshold=1e-9))
     assert torch.equal(mine.latents, measured.latents)
@@ -62,9 +65,10 @@ CACHES = {
 }
 
 
+@pytest.mark.forge
 @pytest.mark.parametrize("caches", CACHES)
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_forges_own_classes_give_the_same_picture(
+def test_forges_model_classes_give_the_same_picture(
     pipeline: Any, woman: Reference, cat: Reference, count: int, caches: str, tmp_path: Path
 ) -> None:
     reason = forge_available()
@@ -88,7 +92,7 @@ def test_forges_own_classes_give_the_same_picture(
 def in_forge(
     pipeline: Any, prompt: str, noise: torch.Tensor, references: list[Reference], settings: dict, folder: Path
 ) -> dict[str, Any]:
-    """The same job by Forge's transformer and VAE, in Forge's Python."""
+    """Run the same job with Forge's transformer and VAE, in Forge's Python."""
     export(SMALL_MODEL, folder / "small.safetensors")
     embeds, pooled, _ = pipeline.encode_prompt(
         prompt=prompt, prompt_2=None, max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)

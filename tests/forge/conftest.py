@@ -11,6 +11,7 @@ import pytest
 from tests.support.browser import ForgePage, browser_path, open_browser
 from tests.support.forge_install import forge_available
 from tests.support.forge_server import ForgeServer
+from tests.support.panel import PANEL
 from tests.support.photos import cat, woman
 
 FOLDER = Path(__file__).parent
@@ -18,11 +19,11 @@ HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything here by what it needs, so that it can be left out by ``-m``."""
+    """Mark every test of this folder with ``forge``, and those that open the page with ``browser`` too."""
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.forge)
-            if {"page", "forge_page"} & set(getattr(item, "fixturenames", ())):
+            if "chromium" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.browser)
 
 
@@ -33,13 +34,11 @@ def require_forge() -> None:
         pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say once, not once a test, why tests in a real Forge were skipped and how to enable them."""
-    reason = forge_available()
-    if reason:
-        terminalreporter.write_line(f"Tests in a real Forge were skipped: {reason}")
-    elif browser_path() is None:
-        terminalreporter.write_line("Tests of the page were skipped: install chromium to run them")
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """Skip the test where no Chromium is installed."""
+    if browser_path() is None:
+        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
 
 
 @pytest.fixture(scope="session")
@@ -77,16 +76,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
-    """A fresh page with the txt2img panel open."""
-    if browser_path() is None:
-        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+def folded_page(chromium: None, forge_page: ForgeServer) -> Iterator[ForgePage]:
+    """A fresh page with the panel folded."""
     with open_browser(1400, 1600) as opened:
         opened.open(forge_page.url)
-        opened.open_accordion("txt2img_flux_kontext")
-        opened.fill("txt2img_steps", 4)
         yield opened
         assert opened.errors == []
+
+
+@pytest.fixture
+def page(folded_page: ForgePage) -> ForgePage:
+    """A fresh page with the txt2img panel unfolded and four steps."""
+    folded_page.open_accordion(PANEL)
+    folded_page.fill("txt2img_steps", 4)
+    return folded_page
 
 
 CACHED = {"cache": True, "cache_threshold": 0.65}

@@ -1,18 +1,20 @@
-"""The panel without a mouse and without eyes: by Chromium's own accessibility tree, and by keys alone."""
+"""The panel without mouse and sight: through Chromium's accessibility tree, and by keyboard alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import AccessibleNode, ForgePage
-from tests.support.panel import PANEL, drop_both, facts, show_runs, wait_lit, wait_value
+from tests.support.panel import PANEL, check, drop_both, facts, show_runs, wait_lit, wait_value
 
 OPERATED = {
     "button", "checkbox", "textbox", "spinbutton", "slider", "listbox", "combobox", "link", "menuitem", "radio", "tab",
     "DisclosureTriangle", "region",
 }  # fmt: skip
-"""Roles of what is pressed, typed into, moved or scrolled."""
+"""Roles of elements that are pressed, typed into, moved or scrolled."""
 
 SLOT = ["image{0}", "use_size{0}", "mute{0}"]
 ORDER = [
@@ -29,7 +31,7 @@ ORDER = [
     "_report",
     "_runs",
 ]
-"""Element ids behind the panel's, in the order in which Tab comes to them; the report has a table to unfold."""
+"""Element ids, less the panel's prefix, in the order in which Tab reaches them; the report has a table to unfold."""
 
 FOCUSED = """prefix => {
     const element = document.activeElement;
@@ -51,43 +53,44 @@ LISTEN = """id => {
 
 
 def nameless(tree: list[AccessibleNode]) -> list[AccessibleNode]:
-    """What can be operated and has no name, and pictures without one."""
+    """Return what can be operated or focused but has no accessible name."""
     focusable = [node for node in tree if node.role in OPERATED or node.properties.get("focusable")]
     assert len(focusable) > 20
     return [node for node in focusable if not node.name.strip()]
 
 
 def names(tree: list[AccessibleNode], role: str) -> list[str]:
+    """Return the names of all elements of a role."""
     return [node.name for node in tree if node.role == role]
 
 
-def one(tree: list[AccessibleNode], role: str, name: str) -> AccessibleNode:
+def only_node(tree: list[AccessibleNode], role: str, name: str) -> AccessibleNode:
+    """Return the only element of this role and name."""
     (found,) = [node for node in tree if (node.role, node.name) == (role, name)]
     return found
 
 
 def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, files: dict[str, Path]) -> None:
-    panel = f"txt2img_{PANEL}"
-    assert nameless(page.accessible(panel)) == []
-    page.page.evaluate(LISTEN, f"{panel}_spoken")
+    assert nameless(page.accessible(PANEL)) == []
+    page.page.evaluate(LISTEN, f"{PANEL}_spoken")
     drop_both(page, files)
-    page.element(f"{panel}_half_size").locator("input").check()
-    page.fill(f"{panel}_threshold", 1.0)
+    check(page, f"{PANEL}_half_size")
+    page.fill(f"{PANEL}_threshold", 1.0)
     page.fill("txt2img_steps", 12)
     page.generate()
-    page.element(f"{panel}_spoken").get_by_text("Steps: 12 in").wait_for(state="attached", timeout=15000)
+    page.element(f"{PANEL}_spoken").get_by_text("Steps: 12 in").wait_for(state="attached", timeout=15000)
     spoken = page.page.evaluate("window.testSpoken")
     assert len(spoken) == len(set(spoken)) <= 6  # at most each quarter and the end
     assert "1 computed, 11 reused" in spoken[-1]
-    page.element(f"{panel}_report").locator("summary").click()
+    page.element(f"{PANEL}_report").locator("summary").click()
     show_runs(page, "Euler")
-    page.click(f"{panel}_runs_csv")
-    page.element(f"{panel}_runs_file").locator("a").first.wait_for(timeout=15000)
+    page.click(f"{PANEL}_runs_csv")
+    page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)
 
-    tree = page.accessible(panel)
+    tree = page.accessible(PANEL)
     assert nameless(tree) == []
     assert names(tree, "checkbox")[0] == "Flux Kontext"
-    assert one(tree, "button", "Flux Kontext").properties["expanded"]
+    assert only_node(tree, "button", "Flux Kontext").properties["expanded"]
     assert {"Reference 1", "Reference 2", "Speed"} <= set(names(tree, "group"))
     assert {"Reference 1", "Reference 2"} <= set(names(tree, "image"))
     assert any(name.startswith("Chart of 12 steps: 1 computed, 11 reused; slowest") for name in names(tree, "image"))
@@ -95,53 +98,53 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     assert "" not in names(tree, "columnheader")
     assert {"Step", "Kind", "Run", "Picture"} <= set(names(tree, "columnheader"))
     assert {"1", "12"} <= set(names(tree, "rowheader"))
-    assert page.element(f"{panel}_report").locator("[aria-live], [role=status], [role=alert]").count() == 0
+    assert page.element(f"{PANEL}_report").locator("[aria-live], [role=status], [role=alert]").count() == 0
     assert [node.properties.get("live") for node in tree if node.role == "status"] == ["polite"] * 4
     tree = page.accessible("image_buttons_txt2img")
     assert {"→ Kontext 1", "→ Kontext 2"} <= set(names(tree, "button"))
 
 
-def test_tab_goes_through_the_panel_in_order_and_shows_where_it_is(page: ForgePage) -> None:
-    panel = f"txt2img_{PANEL}"
+def test_tab_reaches_every_control_in_order_with_a_visible_focus(page: ForgePage) -> None:
     page.fill("txt2img_steps", 1)
     page.generate()
     page.report()
-    page.element(panel).locator(".label-wrap").first.focus()
+    page.element(PANEL).locator(".label-wrap").first.focus()
     visited = []
     for _ in range(80):
-        place, visible = page.page.evaluate(FOCUSED, panel)
+        place, visible = page.page.evaluate(FOCUSED, PANEL)
         if place is None:
             break
-        assert visible or not visited, place  # the first was focused by no key
-        if place.removeprefix(panel) not in visited:
-            visited.append(place.removeprefix(panel))
+        assert visible or not visited, place  # no key focused the first one
+        if place.removeprefix(PANEL) not in visited:
+            visited.append(place.removeprefix(PANEL))
         page.page.keyboard.press("Tab")
     assert visited == ORDER
 
 
-def test_on_and_off_and_a_preset_by_keyboard_alone(page: ForgePage) -> None:
-    panel = f"txt2img_{PANEL}"
-    box = page.page.locator(f"#{panel}-visible-checkbox")
+def test_the_keyboard_alone_turns_the_panel_on_and_off_and_chooses_a_preset(page: ForgePage) -> None:
+    box = page.page.locator(f"#{PANEL}-visible-checkbox")
     keyboard = page.page.keyboard
-    page.element(panel).locator(".label-wrap").first.focus()
+    page.element(PANEL).locator(".label-wrap").first.focus()
     for state in (False, True):  # folding the panel turns it off, as everywhere in Forge
         keyboard.press("Enter")
         assert box.is_checked() == state
-        assert page.element(f"{panel}_swap").is_visible() == state
+        assert page.element(f"{PANEL}_swap").is_visible() == state
     keyboard.press("Tab")
     for state in (False, True):
         keyboard.press("Space")
         assert box.is_checked() == state
-        assert page.element(f"{panel}_swap").is_visible()
+        assert page.element(f"{PANEL}_swap").is_visible()
     for _ in range(80):
         keyboard.press("Tab")
-        if page.page.evaluate(FOCUSED, panel)[0] == f"{panel}_preset_fast":
+        if page.page.evaluate(FOCUSED, PANEL)[0] == f"{PANEL}_preset_fast":
             break
+    else:
+        pytest.fail("Tab does not reach the preset Fast")
     keyboard.press("Enter")
-    wait_value(page, f"{panel}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
+    wait_value(page, f"{PANEL}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
     wait_lit(page, ["Fast"])
-    page.element(f"{panel}_preset_fast").and_(page.page.locator("[aria-pressed=true]")).wait_for(timeout=5000)
-    buttons = [node for node in page.accessible(f"{panel}_presets") if node.role == "button"]
+    page.element(f"{PANEL}_preset_fast").and_(page.page.locator("[aria-pressed=true]")).wait_for(timeout=5000)
+    buttons = [node for node in page.accessible(f"{PANEL}_presets") if node.role == "button"]
     assert {node.name: node.properties["pressed"] for node in buttons} == {
         name: str(name == "Fast").lower() for name in PRESETS
     }

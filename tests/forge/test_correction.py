@@ -1,4 +1,4 @@
-"""Correction in a real Forge: what it brings, with which samplers, and that it is gone when it is off."""
+"""Correction: what it gains, with which samplers, and that without it pictures are unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEPT = {"reference_refresh": 4, "cache_compute_last": True}
 
 @pytest.fixture
 def smooth(forge: ForgeServer) -> Iterator[ForgeServer]:
-    """A model whose results change slowly from step to step, as those of a trained one do."""
+    """Forge with a model whose results change slowly from step to step, as those of a trained model do."""
     forge.select(files.FLUX_SMOOTH)
     yield forge
     forge.select(files.FLUX)
@@ -27,7 +27,7 @@ def smooth(forge: ForgeServer) -> Iterator[ForgeServer]:
 
 @pytest.mark.parametrize("sampler", CORRECTABLE)
 @pytest.mark.parametrize("caches", [REUSED, KEPT], ids=["cache", "kept"])
-def test_the_picture_comes_nearer_to_the_uncached_one(smooth: ForgeServer, caches: dict, sampler: str) -> None:
+def test_a_corrected_picture_is_nearer_to_the_uncached_one(smooth: ForgeServer, caches: dict, sampler: str) -> None:
     settings = {"steps": STEPS, "sampler_name": sampler}
     exact = pixels(made(smooth, two_references(), **settings))
     plain = made(smooth, two_references(**caches), **settings)
@@ -37,13 +37,13 @@ def test_the_picture_comes_nearer_to_the_uncached_one(smooth: ForgeServer, cache
     assert corrected.info["extra_generation_params"]["Kontext cache correct"] == "True"
 
 
-def test_where_results_turn_over_at_every_step_nothing_is_corrected(forge: ForgeServer) -> None:
-    """Random weights: no line lies between two results, so none is believed."""
+def test_results_without_a_trend_are_not_corrected(forge: ForgeServer) -> None:
+    """With random weights results change wholly from step to step, so none is extrapolated."""
     plain = pixels(made(forge, two_references(**REUSED), steps=STEPS))
     assert np.array_equal(plain, pixels(made(forge, two_references(**REUSED, cache_correct=True), steps=STEPS)))
 
 
-def test_with_a_sampler_that_weighs_results_otherwise_it_stands_aside_and_says_so(forge: ForgeServer) -> None:
+def test_with_an_unsupported_sampler_nothing_is_corrected_and_a_note_says_so(forge: ForgeServer) -> None:
     settings = {"steps": 6, "sampler_name": "Heun"}
     plain = made(forge, two_references(**REUSED), **settings)
     asked = made(forge, two_references(**REUSED, cache_correct=True), **settings)
@@ -51,7 +51,7 @@ def test_with_a_sampler_that_weighs_results_otherwise_it_stands_aside_and_says_s
     assert "with this sampler nothing was corrected" in report(asked)["notes"][0]
 
 
-def test_with_no_cache_there_is_nothing_to_correct(forge: ForgeServer) -> None:
+def test_without_a_cache_nothing_is_corrected(forge: ForgeServer) -> None:
     plain = made(forge, two_references(), steps=4)
     asked = made(forge, two_references(cache_correct=True), steps=4)
     assert np.array_equal(pixels(asked), pixels(plain))
@@ -61,5 +61,5 @@ def test_a_batch_is_corrected_image_by_image(smooth: ForgeServer) -> None:
     settings = two_references(**REUSED, cache_correct=True)
     batch = made(smooth, settings, steps=6, batch_size=2, seed=11)
     alone = [made(smooth, settings, steps=6, seed=seed) for seed in (11, 12)]
-    for index, one in enumerate(alone):
-        assert difference(pixels(batch, index), pixels(one)) < 1.0
+    for index, single in enumerate(alone):
+        assert difference(pixels(batch, index), pixels(single)) < 1.0

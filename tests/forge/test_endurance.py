@@ -1,4 +1,4 @@
-"""Fifty generations in a row, in every way they can go, leave neither memory nor handles behind."""
+"""Fifty generations in a row, also failed and interrupted ones, leave neither memory nor handles behind."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.browser import browser_path, open_browser
+from tests.support.browser import open_browser
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.images import encode_image
-from tests.support.payloads import HOOKS, kontext, report, two_references
+from tests.support.panel import PANEL, check
+from tests.support.payloads import HOOKS, first_pass, kontext, step_kinds, two_references
 from tests.support.photos import cat, woman
 from tests.support.waiting import wait_until
 
 WARM_UP = 10
 GENERATIONS = 50
-WEIGHED = 20
-"""After each of the last so many the server is weighed. What counts is the median difference from one to the next: what
-the allocator keeps of freed memory jumps by 20 MiB now and then, up and down."""
+MEASURED = 20
+"""After each of the last so many generations the server's memory is measured. Its median growth counts: what the
+allocator keeps of freed memory jumps by 20 MiB now and then, up and down."""
 
 LATENT_BYTES = 16 * 64 * 64 * 4
-"""One kept latent of the 512×512 photograph; a run's kept keys and values are 16 MiB."""
+"""A cached latent of the 512×512 photograph; the cached keys and values of a generation have 16 MiB."""
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
 KINDS = ("computed", "reused", "kept", "reused")
@@ -41,14 +42,14 @@ HIRES: dict[str, Any] = {
 
 
 def everything_on(**more: Any) -> dict[str, Any]:
-    """Two references and all caches, so that the steps are ``KINDS``."""
+    """Return settings with two references and all caches, with which the steps are ``KINDS``."""
     caches = {"cache": True, "cache_threshold": 1.0, "cache_max_consecutive": 1, "reference_refresh": 4}
     small_cat = encode_image(cat().resize((96, 64)))
     return two_references(image2=small_cat, sizing="no change", **caches) | more
 
 
 def generate(server: ForgeServer, number: int) -> Result:
-    """One generation, and in every ten a hires fix, an img2img, a refused, a failed and an interrupted one."""
+    """Generate; of ten, one is a hires fix, one an img2img, and three follow a refused, failed or interrupted one."""
     match number % 10:
         case 3:
             return server.txt2img(**kontext(everything_on()), **SMALL, **HIRES, seed=number)
@@ -62,38 +63,38 @@ def generate(server: ForgeServer, number: int) -> Result:
             assert failed.status == 500
         case 9:
             stopped = server.txt2img(**kontext(everything_on(), **{HOOKS: {"interrupt_at_step": 2}}), **SMALL)
-            assert len(report(stopped)["passes"][0]["steps"]) < SMALL["steps"]
+            assert len(first_pass(stopped)["steps"]) < SMALL["steps"]
     return server.txt2img(**kontext(everything_on()), **SMALL, seed=number)
 
 
 def counted(server: ForgeServer, collect: bool = True) -> dict[str, Any]:
-    """What is alive inside the server."""
+    """Count what is alive inside the server."""
     status, reply = server.get(f"/small-flux/counts?collect={collect}")
     assert status == 200
     return reply
 
 
 def held(server: ForgeServer, process: psutil.Process) -> int:
-    """Physical memory in bytes, after a collection."""
+    """Return the server's physical memory in bytes, after a garbage collection."""
     server.get("/small-flux/settle")
     return process.memory_info().rss
 
 
 def handles(process: psutil.Process) -> int:
-    """Open files, sockets and pipes."""
+    """Count open files, sockets and pipes."""
     return process.num_handles() if psutil.WINDOWS else process.num_fds()
 
 
 def threads(server: ForgeServer) -> int:
-    """Without those that wait in a pool for the next request: they are as many as requests ever came at once."""
+    """Count threads, less those that wait in a pool: these are as many as requests ever came at once."""
     status, reply = server.get("/small-flux/threads")
     assert status == 200
     return reply
 
 
 def assert_falls_to(count: Callable[[], int], most: int, what: str) -> None:
-    """Wait until a count is no more than ``most``: a connection that was answered closes a moment later."""
-    wait_until(lambda: count() <= most, seconds=15, what=f"{what} to fall to {most}")
+    """Wait until a count is no more than ``most``: a connection closes a moment after its answer."""
+    wait_until(lambda: count() <= most, 15, lambda: f"{count()} {what} to become {most} or fewer")
 
 
 def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeServer) -> None:
@@ -106,8 +107,8 @@ def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeS
     for number in range(GENERATIONS):
         result = generate(forge, number)
         assert result.status == 200, result.reply
-        assert tuple(step["kind"] for step in report(result)["passes"][0]["steps"]) == KINDS
-        if number >= GENERATIONS - WEIGHED:
+        assert tuple(step_kinds(result)) == KINDS
+        if number >= GENERATIONS - MEASURED:
             memory.append(held(forge, process))
     assert median(after - before for before, after in pairwise(memory)) < LATENT_BYTES / 2
     assert_falls_to(lambda: handles(process), opened, "open handles")
@@ -115,28 +116,27 @@ def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeS
     assert counted(forge) == alive
 
 
+@pytest.mark.usefixtures("chromium")
 def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, tmp_path: Path) -> None:
-    """The page's own ways: Forge's main thread, the live report, gradio's states."""
-    if browser_path() is None:
-        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
+    """The page adds Forge's main thread, the live report and gradio's states."""
     woman().save(tmp_path / "woman.png")
     process = psutil.Process(forge_page.process.pid)
     with open_browser(1400, 1600) as page:
         page.open(forge_page.url)
-        page.open_accordion("txt2img_flux_kontext")
+        page.open_accordion(PANEL)
         page.fill("txt2img_steps", 4)
         for side in ("width", "height"):
             page.fill(f"txt2img_{side}", 64)
-        page.element("txt2img_flux_kontext_half_size").locator("input").check()
-        page.click("txt2img_flux_kontext_preset_fast")
-        page.drop_image("txt2img_flux_kontext_image1", tmp_path / "woman.png")
+        check(page, f"{PANEL}_half_size")
+        page.click(f"{PANEL}_preset_fast")
+        page.drop_image(f"{PANEL}_image1", tmp_path / "woman.png")
 
         def generations(count: int) -> dict[str, Any]:
             for _ in range(count):
                 page.generate()
-            page.click("txt2img_flux_kontext_recommend")
-            page.click("txt2img_flux_kontext_undo")
-            page.element("txt2img_flux_kontext_undo").and_(page.page.locator(":disabled")).wait_for()
+            page.click(f"{PANEL}_recommend")
+            page.click(f"{PANEL}_undo")
+            page.element(f"{PANEL}_undo").and_(page.page.locator(":disabled")).wait_for()
             return counted(forge_page)
 
         before = generations(2)
@@ -146,8 +146,8 @@ def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, t
         assert_falls_to(lambda: threads(forge_page), started, "threads")
 
 
-def test_decoded_photographs_go_with_their_generation(forge: ForgeServer) -> None:
-    """Not when Python happens to collect: two photographs of 12 megapixels are 72 MB each time."""
+def test_decoded_photographs_are_freed_with_their_generation(forge: ForgeServer) -> None:
+    """At once, not when Python happens to collect garbage: two photographs of 12 megapixels are 72 MB."""
     for number in range(3):
         assert generate(forge, number).status == 200
     alive = counted(forge, collect=False)["ours"]

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
+from tests.support.panel import PANEL, set_scene
 from tests.support.reload import reload_ui
-from tools.panel_pictures import PANEL, set_scene
 
 SHOWN = """(ids) => ids.flatMap(id => {
     const found = [], root = document.getElementById(id);
@@ -26,26 +26,27 @@ SHOWN = """(ids) => ids.flatMap(id => {
     }
     return found.map(text => text.trim()).filter(text => text);
 })"""
-"""Every text of some elements, and what their hints and names say."""
+"""Returns every text below some elements, with hints and accessible names."""
 
 NAMES = (
     "Flux Kontext|First Block Cache|FLUX.1|Kontext|BFL recommended|fit inside output|fit inside|no change|to output|"
     r"output|img2img|CSV|Markdown|CUDA|Euler|Simple|hires fix|hires|torch|NVML|LoRA|VRAM|Automatic|safetensors|dev|"
     r"small-flux\S*|euler|simple|inside"
 )
-"""Proper names, and the sizings, which are called alike in panel, API and infotext."""
+"""Proper names, and the sizing modes, which have the same names in panel, API and infotext."""
 
-GRADIOS = {"Paste from clipboard", "Remove Image", "Upload file", "file upload", "Empty value"}
-"""Hints of its own, which it does not let translate."""
+GRADIO_HINTS = {"Paste from clipboard", "Remove Image", "Upload file", "file upload", "Empty value"}
+"""gradio's own, which cannot be translated."""
 
 
 def untranslated(texts: list[str]) -> list[str]:
-    """Texts with a Latin word of three letters or more in them that is no name."""
+    """Return the texts with a Latin word of three letters or more that is no name."""
     return sorted({text for text in texts if re.search(r"[A-Za-z]{3,}", re.sub(NAMES, "", text))})
 
 
 @pytest.fixture
 def russian(page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]:
+    """The page in Russian."""
     assert forge_page.post("/sdapi/v1/options", {"localization": "ru_RU"})[0] == 200
     reload_ui(page, forge_page)
     yield page
@@ -53,12 +54,12 @@ def russian(page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]:
     reload_ui(page, forge_page)
 
 
-def test_the_whole_panel_is_translated_with_what_it_says_of_a_generation(russian: ForgePage, tmp_path: Path) -> None:
+def test_the_whole_panel_and_its_report_are_translated(russian: ForgePage, tmp_path: Path) -> None:
     set_scene(russian, tmp_path, steps=4)
     texts = russian.page.evaluate(SHOWN, [PANEL])
     assert "Рекомендуемые настройки" in texts
     assert any(text.startswith("Токенов: картинка") for text in texts)
     assert any(text.startswith("При сэмплировании, оценка") for text in texts)
 
-    found = untranslated([text for text in texts if text not in GRADIOS])
+    found = untranslated([text for text in texts if text not in GRADIO_HINTS])
     assert found == []

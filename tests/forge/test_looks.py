@@ -1,4 +1,4 @@
-"""Light and dark, wide and narrow: the panel can be read, and nothing on it is cut off or covered."""
+"""In light and dark, wide and narrow, the panel can be read, and nothing on it is cut off or covered."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import browser_path, open_browser
+from tests.support.browser import open_browser
 from tests.support.forge_install import REPO_ROOT
 from tests.support.forge_server import ForgeServer
-from tools.panel_pictures import PANEL, PICTURES, set_scene
+from tests.support.panel import PANEL, select, set_scene
+from tools.panel_pictures import PICTURES
 
 LOOKS = (Path(__file__).resolve().parents[1] / "support" / "looks.js").read_text(encoding="utf-8")
 FAULTLESS: dict[str, list[str]] = {"contrast": [], "clipped": [], "overlapping": []}
 LEAST_CONTRAST = 4.5
-"""Of text against its ground, as WCAG's level AA asks."""
+"""Contrast of text with its background that WCAG's level AA asks for."""
 
 
 def brightness(path: Path) -> float:
-    """Median, 0 to 255."""
+    """Return the median brightness of a picture, 0 to 255."""
     return float(np.median(np.asarray(Image.open(path).convert("L"))))
 
 
+@pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_panel_can_be_read_and_nothing_is_cut_off(forge_page: ForgeServer, tmp_path: Path, dark: bool) -> None:
-    if browser_path() is None:
-        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
     with open_browser(1280, 1600) as page:
         page.open(forge_page.url, dark=dark)
         page.open_accordion(PANEL)
@@ -37,8 +37,7 @@ def test_the_panel_can_be_read_and_nothing_is_cut_off(forge_page: ForgeServer, t
         page.click(f"{PANEL}_preset_balanced")
         page.element(f"{PANEL}_preset_balanced").and_(page.page.locator(".primary")).wait_for()
         page.element(f"{PANEL}_report").locator("summary").click()
-        page.element(f"{PANEL}_sizing").locator("input").click()
-        page.page.get_by_role("option", name="to output").click()
+        select(page, f"{PANEL}_sizing", "to output")
         page.element(f"{PANEL}_facts2").get_by_text("Crop removes 33%").wait_for(timeout=15000)
         page.click(f"{PANEL}_runs_csv")
         page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)

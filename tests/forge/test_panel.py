@@ -1,4 +1,4 @@
-"""The panel in a real browser, on a real Forge's page: drop two photographs, generate, read the report."""
+"""The panel on a real Forge's page: drop two photographs, generate, read the report."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ from pathlib import Path
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
-from tests.support.panel import PANEL, drop_both, facts, lit, value, wait_lit, wait_value
+from tests.support.panel import (
+    IMG2IMG_PANEL,
+    PANEL,
+    check,
+    drop_both,
+    facts,
+    is_checked,
+    lit,
+    paste,
+    select,
+    value,
+    wait_lit,
+    wait_value,
+)
 
 
 def test_two_photographs_in_one_picture_out_with_its_report(
     page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
 ) -> None:
     drop_both(page, files)
-    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    check(page, f"{PANEL}_half_size")
     assert "512×512 → 512×512, 1,024 tokens" in facts(page, 1, "1,024 tokens")
     assert "Nothing cropped" in facts(page, 1, "Nothing cropped")
     assert "Crop removes 1 px right" in facts(page, 2, "Crop removes")
-    page.fill(f"txt2img_{PANEL}_threshold", 1.0)
+    page.fill(f"{PANEL}_threshold", 1.0)
     page.generate()
     report = page.report()
     text = report.inner_text()
@@ -34,16 +47,16 @@ def test_two_photographs_in_one_picture_out_with_its_report(
     assert "Kontext cache threshold: 1" in infotext
     assert re.search(r"Kontext image 2: [0-9a-f]{12} 451×300", infotext)
     page.open(forge_page.url)
-    page.open_accordion(f"txt2img_{PANEL}")
-    page.element(f"txt2img_{PANEL}_report").get_by_text("3 of 4").first.wait_for(timeout=15000)
-    assert page.element(f"txt2img_{PANEL}_report").inner_text() == text
+    page.open_accordion(PANEL)
+    page.element(f"{PANEL}_report").get_by_text("3 of 4").first.wait_for(timeout=15000)
+    assert page.element(f"{PANEL}_report").inner_text() == text
 
 
-def test_steps_are_shown_while_they_happen(page: ForgePage, files: dict[str, Path]) -> None:
+def test_steps_are_shown_while_it_samples(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
-    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    check(page, f"{PANEL}_half_size")
     page.fill("txt2img_steps", 12)
-    report = page.element(f"txt2img_{PANEL}_report")
+    report = page.element(f"{PANEL}_report")
     page.start_generation()
     report.locator(".fk-live").get_by_text("left").wait_for(timeout=60000)
     text = report.inner_text()
@@ -53,13 +66,13 @@ def test_steps_are_shown_while_they_happen(page: ForgePage, files: dict[str, Pat
     assert page.report().locator(".fk-live").count() == 0
 
 
-def test_a_card_that_is_full_is_said_while_it_samples(page: ForgePage, files: dict[str, Path]) -> None:
+def test_a_full_card_is_reported_while_it_samples(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
-    page.element(f"txt2img_{PANEL}_half_size").locator("input").check()
+    check(page, f"{PANEL}_half_size")
     page.fill("txt2img_steps", 12)
     page.element("txt2img_prompt").locator("textarea").fill("a full card")
     page.start_generation()
-    live = page.element(f"txt2img_{PANEL}_report").locator(".fk-live")
+    live = page.element(f"{PANEL}_report").locator(".fk-live")
     live.get_by_text("The card was full").wait_for(timeout=60000)
     assert "12.00 GB of 12.00 GB on the card" in live.inner_text()
     assert "Lower GPU Weights" in live.inner_text()
@@ -67,28 +80,28 @@ def test_a_card_that_is_full_is_said_while_it_samples(page: ForgePage, files: di
     page.report()
 
 
-def test_swap_clear_mute_and_use_its_size(page: ForgePage, files: dict[str, Path]) -> None:
+def test_swap_use_size_mute_and_clear_do_what_they_say(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
-    page.click(f"txt2img_{PANEL}_swap")
+    page.click(f"{PANEL}_swap")
     assert "451×300" in facts(page, 1, "451×300")
     assert "512×512" in facts(page, 2, "512×512")
-    page.click(f"txt2img_{PANEL}_use_size1")
+    page.click(f"{PANEL}_use_size1")
     wait_value(page, "txt2img_width", "1248")
     wait_value(page, "txt2img_height", "832")
-    page.element(f"txt2img_{PANEL}_mute1").locator("input").check()
+    check(page, f"{PANEL}_mute1")
     assert "Muted" in facts(page, 1, "Muted")
-    assert page.element(f"txt2img_{PANEL}_image1").locator("img").count() == 1
-    page.click(f"txt2img_{PANEL}_clear")
+    assert page.element(f"{PANEL}_image1").locator("img").count() == 1
+    page.click(f"{PANEL}_clear")
     facts(page, 2, "Empty")
-    assert page.element(f"txt2img_{PANEL}_image2").locator("img").count() == 0
+    assert page.element(f"{PANEL}_image2").locator("img").count() == 0
 
 
-def test_what_cannot_be_used_says_so_in_the_slot_and_under_the_picture(page: ForgePage, files: dict[str, Path]) -> None:
-    page.drop_image(f"txt2img_{PANEL}_image1", files["narrow"])
+def test_an_unusable_reference_is_refused_in_slot_and_log(page: ForgePage, files: dict[str, Path]) -> None:
+    page.drop_image(f"{PANEL}_image1", files["narrow"])
     assert "at most 20" in facts(page, 1, "at most 20")
     page.generate()
     assert "image1: 900×40 is 22 times longer than wide" in page.log()
-    page.click(f"txt2img_{PANEL}_clear")
+    page.click(f"{PANEL}_clear")
     facts(page, 1, "Empty")
     page.generate()
     assert "Error" not in page.log()
@@ -96,15 +109,13 @@ def test_what_cannot_be_used_says_so_in_the_slot_and_under_the_picture(page: For
 
 
 def test_the_crop_is_shown_before_it_happens(page: ForgePage, files: dict[str, Path]) -> None:
-    page.drop_image(f"txt2img_{PANEL}_image2", files["cat"])
-    page.element(f"txt2img_{PANEL}_sizing").locator("input").click()
-    page.page.get_by_role("option", name="to output").click()
+    page.drop_image(f"{PANEL}_image2", files["cat"])
+    select(page, f"{PANEL}_sizing", "to output")
     assert "256×256" in facts(page, 2, "256×256")
     assert "Crop removes 33%" in facts(page, 2, "Crop removes 33%")
     page.fill("txt2img_width", 512)
     assert "512×256" in facts(page, 2, "512×256")
-    page.element(f"txt2img_{PANEL}_sizing").locator("input").click()
-    page.page.get_by_role("option", name="fit inside output").click()
+    select(page, f"{PANEL}_sizing", "fit inside output")
     assert "padded with white" in facts(page, 2, "padded with white")
 
 
@@ -118,17 +129,16 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
         "Kontext cache compute last: True, Kontext reference refresh: 5, "
         "Kontext cache forecast: False, Kontext mute 2: True, Kontext image 1: 0123456789ab 640×480"
     )
-    page.element("txt2img_prompt").locator("textarea").fill(infotext)
-    page.page.locator("#txt2img_tools #paste").click()
-    missing = page.element(f"txt2img_{PANEL}_missing")
+    paste(page, infotext)
+    missing = page.element(f"{PANEL}_missing")
     missing.get_by_text("Reference 1 of the pasted parameters is missing").wait_for(timeout=15000)
     assert "640×480" in missing.inner_text()
     assert "0123456789ab" in missing.inner_text()
-    wait_value(page, f"txt2img_{PANEL}_threshold", "0.33")
-    wait_value(page, f"txt2img_{PANEL}_warmup", "3")
-    wait_value(page, f"txt2img_{PANEL}_max_consecutive", "2")
-    wait_value(page, f"txt2img_{PANEL}_reference_refresh", "5")
-    assert value(page, f"txt2img_{PANEL}_sizing") == "no change"
+    wait_value(page, f"{PANEL}_threshold", "0.33")
+    wait_value(page, f"{PANEL}_warmup", "3")
+    wait_value(page, f"{PANEL}_max_consecutive", "2")
+    wait_value(page, f"{PANEL}_reference_refresh", "5")
+    assert value(page, f"{PANEL}_sizing") == "no change"
     for name, checked in {
         "half_size": True,
         "cache": False,
@@ -138,74 +148,73 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
         "mute1": False,
         "mute2": True,
     }.items():
-        assert page.element(f"txt2img_{PANEL}_{name}").locator("input").is_checked() == checked, name
+        assert is_checked(page, f"{PANEL}_{name}") == checked, name
 
 
 def test_a_preset_sets_its_controls_and_lights_up(page: ForgePage) -> None:
     assert lit(page) == ["Balanced"]
-    page.click(f"txt2img_{PANEL}_preset_fast")
-    wait_value(page, f"txt2img_{PANEL}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
-    wait_value(page, f"txt2img_{PANEL}_reference_refresh", str(PRESETS["Fast"]["reference_refresh"]))
+    page.click(f"{PANEL}_preset_fast")
+    wait_value(page, f"{PANEL}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
+    wait_value(page, f"{PANEL}_reference_refresh", str(PRESETS["Fast"]["reference_refresh"]))
     wait_lit(page, ["Fast"])
-    page.fill(f"txt2img_{PANEL}_threshold", 0.33)
+    page.fill(f"{PANEL}_threshold", 0.33)
     wait_lit(page, [])
-    page.click(f"txt2img_{PANEL}_preset_off")
+    page.click(f"{PANEL}_preset_off")
     wait_lit(page, ["Off"])
-    assert not page.element(f"txt2img_{PANEL}_cache").locator("input").is_checked()
-    page.click(f"txt2img_{PANEL}_preset_balanced")
+    assert not is_checked(page, f"{PANEL}_cache")
+    page.click(f"{PANEL}_preset_balanced")
     wait_lit(page, ["Balanced"])
-    assert page.element(f"txt2img_{PANEL}_cache").locator("input").is_checked()
+    assert is_checked(page, f"{PANEL}_cache")
 
 
-def test_recommended_settings_and_back(page: ForgePage, files: dict[str, Path]) -> None:
+def test_recommended_settings_are_set_and_undone(page: ForgePage, files: dict[str, Path]) -> None:
     page.fill("txt2img_steps", 7)
     page.fill("txt2img_cfg_scale", 2)
-    page.drop_image(f"txt2img_{PANEL}_image1", files["cat"])
+    page.drop_image(f"{PANEL}_image1", files["cat"])
     facts(page, 1, "451×300")
-    page.click(f"txt2img_{PANEL}_recommend")
+    page.click(f"{PANEL}_recommend")
     wait_value(page, "txt2img_steps", "20")
     wait_value(page, "txt2img_cfg_scale", "1")
     wait_value(page, "txt2img_width", "1248")
     wait_value(page, "txt2img_height", "832")
     assert value(page, "txt2img_sampling") == "Euler"
-    page.click(f"txt2img_{PANEL}_undo")
+    page.click(f"{PANEL}_undo")
     wait_value(page, "txt2img_steps", "7")
     wait_value(page, "txt2img_cfg_scale", "2")
     wait_value(page, "txt2img_width", "256")
 
 
-def test_the_checkpoint_explains_itself(page: ForgePage, files: dict[str, Path]) -> None:
-    line = page.element(f"txt2img_{PANEL}_checkpoint")
+def test_the_checkpoint_line_says_model_and_memory(page: ForgePage, files: dict[str, Path]) -> None:
+    line = page.element(f"{PANEL}_checkpoint")
     page.fill("txt2img_width", 512)
     line.get_by_text("FLUX.1 dev or Kontext").wait_for(timeout=15000)
     assert "billion parameters" in line.inner_text()
     assert "references" not in line.inner_text().split("estimated")[1]
-    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    page.drop_image(f"{PANEL}_image1", files["woman"])
     line.get_by_text("references").wait_for(timeout=15000)
-    page.fill(f"txt2img_{PANEL}_reference_refresh", 4)
+    page.fill(f"{PANEL}_reference_refresh", 4)
     line.get_by_text("keys and values").wait_for(timeout=15000)
 
 
 def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:
-    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    page.drop_image(f"{PANEL}_image1", files["woman"])
     page.generate()
     infotext = page.infotext()
-    page.click(f"txt2img_{PANEL}_clear")
+    page.click(f"{PANEL}_clear")
     facts(page, 1, "Empty")
-    page.element("txt2img_prompt").locator("textarea").fill("x\n" + infotext[infotext.index("Steps:") :])
-    page.page.locator("#txt2img_tools #paste").click()
-    missing = page.element(f"txt2img_{PANEL}_missing")
+    paste(page, "x\n" + infotext[infotext.index("Steps:") :])
+    missing = page.element(f"{PANEL}_missing")
     missing.get_by_text("is missing").wait_for(timeout=15000)
-    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
+    page.drop_image(f"{PANEL}_image1", files["woman"])
     missing.get_by_text("is missing").wait_for(state="detached", timeout=15000)
 
 
-def test_img2img_has_the_panel_with_the_init_image_as_reference(page: ForgePage, files: dict[str, Path]) -> None:
+def test_img2img_alone_offers_its_init_image_as_reference(page: ForgePage, files: dict[str, Path]) -> None:
     page.open_tab("img2img")
-    page.open_accordion(f"img2img_{PANEL}")
-    page.element(f"img2img_{PANEL}_init_image").locator("input").check()
-    assert "init image is reference 1" in facts(page, 1, "init image is reference 1", "img2img")
-    assert not page.element(f"img2img_{PANEL}_hires_references").is_visible()
+    page.open_accordion(IMG2IMG_PANEL)
+    check(page, f"{IMG2IMG_PANEL}_init_image")
+    assert "init image is reference 1" in facts(page, 1, "init image is reference 1", IMG2IMG_PANEL)
+    assert not page.element(f"{IMG2IMG_PANEL}_hires_references").is_visible()
     page.open_tab("txt2img")
-    assert not page.element(f"txt2img_{PANEL}_init_image").is_visible()
-    assert page.element(f"txt2img_{PANEL}_hires_references").is_visible()
+    assert not page.element(f"{PANEL}_init_image").is_visible()
+    assert page.element(f"{PANEL}_hires_references").is_visible()

@@ -1,4 +1,4 @@
-"""The run log's file in trouble, in a real Forge: every generation succeeds, and page and report say what is wrong."""
+"""The run log's file in trouble: every generation succeeds, and page and report say what is wrong."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from lib_fluxkontext.history.record import COLUMNS, Run
 from lib_fluxkontext.history.store import RunLog
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
-from tests.support.payloads import HOOKS, kontext, made, report
+from tests.support.panel import PANEL, select, show_runs
+from tests.support.payloads import HOOKS, first_pass, kontext, made, report
 
-RUNS = "txt2img_flux_kontext_runs"
+RUNS = f"{PANEL}_runs"
 ON = {"enabled": True, "cache": False}
 MANY = 10_000
 
 
 @pytest.fixture
 def log(forge_page: ForgeServer) -> Iterator[RunLog]:
-    """The log of the server with a page, one run in it; put back as it was afterwards."""
+    """The log of the server with a page, at least one run in it; restored afterwards."""
     made(forge_page, ON, steps=1)
     path = forge_page.data / "flux-kontext" / "runs.sqlite"
     before = path.read_bytes()
@@ -32,40 +33,31 @@ def log(forge_page: ForgeServer) -> Iterator[RunLog]:
     path.write_bytes(before)
 
 
-def shown(page: ForgePage, words: str) -> str:
-    """What the table says once it says ``words``."""
-    if not page.element(f"{RUNS}_show").is_visible():
-        page.open_accordion(RUNS)
-    page.click(f"{RUNS}_show")
-    page.element(f"{RUNS}_table").get_by_text(words).first.wait_for(timeout=15000)
-    return page.element(f"{RUNS}_table").inner_text()
-
-
 def notes(server: ForgeServer) -> list[str]:
-    """The report's notes of a generation, which must succeed."""
+    """Generate, which must succeed, and return the report's notes."""
     return report(made(server, ON, steps=1))["notes"]
 
 
 def test_a_corrupt_file_is_set_aside_and_a_new_one_begun(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
     log.path.write_bytes(b"this is not a database" * 400)
-    assert "cannot be read" in shown(page, "the run log cannot be read")
+    assert "cannot be read" in show_runs(page, "the run log cannot be read")
     (note,) = notes(forge_page)
     assert log.count() == 1
     (aside,) = log.path.parent.glob("runs.sqlite.damaged-*")
     assert note == f"The run log was damaged and begun anew; the old file is {aside}"
     assert notes(forge_page) == []
-    shown(page, "small-flux")
+    show_runs(page, "small-flux")
 
 
 def test_a_folder_that_cannot_be_written_costs_a_note(forge_page: ForgeServer, page: ForgePage, log: RunLog) -> None:
-    """A file stands where the folder must be: that holds for root too, whom permissions do not stop."""
+    """A file in place of the folder stops root too, whom permissions do not."""
     folder = log.path.parent
     aside = folder.rename(folder.with_name("flux-kontext-aside"))
     folder.write_text("in the way", encoding="utf-8")
     try:
         (note,) = notes(forge_page)
         assert note.startswith("The run was not logged")
-        shown(page, "No runs yet")
+        show_runs(page, "No runs yet")
     finally:
         folder.unlink()
         aside.rename(folder)
@@ -74,7 +66,7 @@ def test_a_folder_that_cannot_be_written_costs_a_note(forge_page: ForgeServer, p
 
 @contextmanager
 def full_disk(server: ForgeServer, limit: int) -> Iterator[None]:
-    """The server cannot write behind so many bytes of any file, as on a full disk; it can read as before."""
+    """Let the server write no file past ``limit`` bytes, as on a full disk; reading works as before."""
     process = psutil.Process(server.process.pid)
     before = process.rlimit(psutil.RLIMIT_FSIZE)
     process.rlimit(psutil.RLIMIT_FSIZE, (limit, before[1]))
@@ -94,35 +86,34 @@ def test_a_full_disk_costs_a_note(forge_page: ForgeServer, page: ForgePage, log:
     with full_disk(forge_page, limit):
         (note,) = notes(forge_page)
         assert note.startswith("The run was not logged")
-        shown(page, "50 of 5,000 runs")  # what is there can still be read
+        show_runs(page, "50 of 5,000 runs")  # what is there can still be read
     assert log.latest(1)[0][0] == newest
     assert notes(forge_page) == []
     assert log.latest(1)[0][0] == newest + 1
 
 
-def test_a_log_of_ten_thousand_runs_is_bounded_sorted_whole_and_costs_the_page_nothing(
+def test_ten_thousand_runs_are_bounded_and_sorted_as_a_whole_and_do_not_slow_the_page(
     forge_page: ForgeServer, page: ForgePage, log: RunLog
 ) -> None:
     page_before = page.page.content()
     ((_, run),) = log.latest(1)
     fill(log.path, run, MANY, fastest_first=True)
     page.open(forge_page.url)
-    page.open_accordion("txt2img_flux_kontext")
+    page.open_accordion(PANEL)
     assert page.element(f"{RUNS}_table").inner_text().strip() == ""  # opening reads nothing of the log
     assert abs(len(page.page.content()) - len(page_before)) < 0.02 * len(page_before)
-    assert "777.7 s" not in shown(page, f"50 of {MANY:,} runs")
-    page.element(f"{RUNS}_sort").locator("input").click()
-    page.page.get_by_role("option", name="Fastest sampling").click()
+    assert "777.7 s" not in show_runs(page, f"50 of {MANY:,} runs")
+    select(page, f"{RUNS}_sort", "Fastest sampling")
     page.element(f"{RUNS}_table").get_by_text("777.7 s").first.wait_for(timeout=15000)  # the oldest of all
     assert page.element(f"{RUNS}_table").locator("tbody tr").count() == 50
     assert notes(forge_page) == []
-    assert MANY - 50 < log.count() <= MANY  # bounded by number, and numbers of runs that failed are not used again
+    assert MANY - 50 < log.count() <= MANY  # the limit counts run numbers, and those of failed runs are not used again
 
 
 def test_a_generation_that_was_interrupted_is_no_run(forge_page: ForgeServer, log: RunLog) -> None:
     before = log.count()
     stopped = forge_page.txt2img(**kontext(ON, **{HOOKS: {"interrupt_at_step": 2}}), steps=4)
-    assert len(report(stopped)["passes"][0]["steps"]) < 4
+    assert len(first_pass(stopped)["steps"]) < 4
     assert log.count() == before
     stopped = forge_page.txt2img(**kontext(ON, **{HOOKS: {"interrupt_at_step": 2}}), steps=4, n_iter=2)
     assert stopped.status == 200
@@ -132,7 +123,7 @@ def test_a_generation_that_was_interrupted_is_no_run(forge_page: ForgeServer, lo
 
 
 def fill(path: Path, run: Run, count: int, fastest_first: bool = False) -> None:
-    """Runs like this one until there are so many, in one transaction."""
+    """Fill a log up to ``count`` runs with copies of ``run``, in one transaction."""
     marks = ", ".join("?" * len(COLUMNS))
     sampling = COLUMNS.index("sampling_seconds")
     with closing(sqlite3.connect(path)) as connection, connection:

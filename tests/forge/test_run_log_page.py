@@ -1,4 +1,4 @@
-"""The run log on the panel: shown, compared, exported, cleared."""
+"""The run log on the panel: show, compare, export, clear."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, show_runs, wait_lit
 
 
-def choose(page: ForgePage, start: str) -> None:
-    """Choose the run whose label begins so."""
-    box = page.element(f"txt2img_{PANEL}_runs_chosen").locator("input").first
-    box.fill(f"{start} ·")  # narrows the list to it
+def choose(page: ForgePage, number: int) -> None:
+    """Choose a run by its number."""
+    box = page.element(f"{PANEL}_runs_chosen").locator("input").first
+    box.fill(f"{number} ·")  # narrows the list to it
     box.press("Enter")
     box.press("Escape")
 
 
-def downloaded(page: ForgePage, button: str, suffix: str) -> bytes:
-    """What the run log exports at the press of a button."""
-    page.click(f"txt2img_{PANEL}_runs_{button}")
-    link = page.element(f"txt2img_{PANEL}_runs_file").locator(f'a[download$="{suffix}"]').first
+def export(page: ForgePage, button: str, suffix: str) -> bytes:
+    """Click one of the run log's export buttons and return the file."""
+    page.click(f"{PANEL}_runs_{button}")
+    link = page.element(f"{PANEL}_runs_file").locator(f'a[download$="{suffix}"]').first
     link.wait_for(timeout=15000)
     with page.page.expect_download() as download:
         link.click()
@@ -34,10 +34,10 @@ def test_runs_are_logged_compared_exported_and_cleared(
 ) -> None:
     log = RunLog(forge_page.data / "flux-kontext" / "runs.sqlite")
     log.clear()
-    page.drop_image(f"txt2img_{PANEL}_image1", files["woman"])
-    page.fill(f"txt2img_{PANEL}_threshold", 1.0)
+    page.drop_image(f"{PANEL}_image1", files["woman"])
+    page.fill(f"{PANEL}_threshold", 1.0)
     page.generate()
-    page.click(f"txt2img_{PANEL}_preset_off")
+    page.click(f"{PANEL}_preset_off")
     wait_lit(page, ["Off"])
     page.generate()
     (second, last), (first, before) = log.latest()
@@ -48,19 +48,19 @@ def test_runs_are_logged_compared_exported_and_cleared(
     assert before.size == "256×256"
     text = show_runs(page, before.checkpoint)
     assert "Euler" in text
-    choose(page, str(first))
-    choose(page, str(second))
-    page.click(f"txt2img_{PANEL}_runs_compare")
-    table = page.element(f"txt2img_{PANEL}_runs_table")
+    choose(page, first)
+    choose(page, second)
+    page.click(f"{PANEL}_runs_compare")
+    table = page.element(f"{PANEL}_runs_table")
     table.get_by_text("Faster than the first").wait_for(timeout=15000)
     assert table.locator("th img").count() == 2
-    markdown = downloaded(page, "markdown", ".md").decode()
+    markdown = export(page, "markdown", ".md").decode()
     assert len(markdown.splitlines()) == 4
     assert before.checkpoint in markdown
-    table_file = downloaded(page, "csv", ".csv")
+    table_file = export(page, "csv", ".csv")
     assert table_file.startswith(codecs.BOM_UTF8)  # without it Excel reads × as Ã—
     assert table_file.count(b"\r\n") == table_file.count(b"\r") == 3
     page.page.once("dialog", lambda dialog: dialog.accept())
-    page.click(f"txt2img_{PANEL}_runs_clear")
+    page.click(f"{PANEL}_runs_clear")
     table.get_by_text("No runs yet").wait_for(timeout=15000)
     assert log.count() == 0

@@ -1,4 +1,4 @@
-"""The test servers themselves: every checkpoint format generates, and the hooks leave no trace."""
+"""The test server itself: every checkpoint format generates, and the test hooks leave no trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.support import checkpoint_files as files
 from tests.support.forge_install import has_bitsandbytes
 from tests.support.forge_server import ForgeServer, Result
-from tests.support.payloads import HOOKS
+from tests.support.payloads import HOOKS, difference, pixels, script_args
 
 FORMATS = [
     files.FLUX,
@@ -26,21 +26,21 @@ FORMATS = [
 
 @pytest.fixture(scope="module")
 def server(plain_forge: ForgeServer) -> Iterator[ForgeServer]:
-    """The server without the extension, left with the checkpoint it began with."""
+    """The server without the extension; afterwards its first checkpoint is selected again."""
     yield plain_forge
     plain_forge.select(files.FLUX)
 
 
 def hooks(**controls: Any) -> dict[str, Any]:
-    """The request's part that asks for test hooks."""
-    return {"alwayson_scripts": {HOOKS: {"args": [controls]}}}
+    """Return the part of a request that asks for test hooks."""
+    return script_args(**{HOOKS: controls})
 
 
-def pixels(result: Result) -> np.ndarray:
-    """The only picture of a generation that went well."""
-    assert result.status == 200, result.reply
+def only_picture(result: Result) -> np.ndarray:
+    """Return the only picture of a generation, which must have succeeded."""
+    picture = pixels(result)
     assert len(result.images) == 1
-    return np.asarray(result.images[0])
+    return picture
 
 
 @pytest.mark.parametrize("checkpoint", FORMATS)
@@ -48,48 +48,48 @@ def test_every_format_generates(server: ForgeServer, checkpoint: str) -> None:
     if checkpoint == files.FLUX_NF4 and not has_bitsandbytes():
         pytest.skip("Forge's Python has no bitsandbytes")
     server.select(checkpoint)
-    first = pixels(server.txt2img())
+    first = only_picture(server.txt2img())
     assert first.shape == (256, 256, 3)
     assert first.std() > 20
-    assert np.array_equal(first, pixels(server.txt2img()))
-    assert not np.array_equal(first, pixels(server.txt2img(seed=2)))
+    assert np.array_equal(first, only_picture(server.txt2img()))
+    assert not np.array_equal(first, only_picture(server.txt2img(seed=2)))
 
 
-def test_prompt_and_guidance_matter(server: ForgeServer) -> None:
+def test_prompt_and_guidance_change_the_picture(server: ForgeServer) -> None:
     server.select(files.FLUX)
-    first = pixels(server.txt2img()).astype(float)
+    first = only_picture(server.txt2img())
     for change in ({"prompt": "a blue cat"}, {"distilled_cfg_scale": 1.0}):
-        assert np.abs(pixels(server.txt2img(**change)) - first).mean() > 5
+        assert difference(only_picture(server.txt2img(**change)), first) > 5
 
 
-def test_lora_applies(server: ForgeServer) -> None:
+def test_a_lora_changes_the_picture(server: ForgeServer) -> None:
     server.select(files.FLUX)
-    plain = pixels(server.txt2img(prompt="a house"))
-    adapted = pixels(server.txt2img(prompt="a house <lora:small-lora:1>"))
+    plain = only_picture(server.txt2img(prompt="a house"))
+    adapted = only_picture(server.txt2img(prompt="a house <lora:small-lora:1>"))
     assert not np.array_equal(plain, adapted)
     assert "for KModel-UNet with 4 keys" in server.log_text()
 
 
-def test_failure_leaves_no_trace(server: ForgeServer) -> None:
+def test_a_failure_on_request_leaves_no_trace(server: ForgeServer) -> None:
     server.select(files.FLUX)
-    before = pixels(server.txt2img())
+    before = only_picture(server.txt2img())
     failed = server.txt2img(**hooks(fail_at_call=2))
     assert failed.status == 500
     assert "failure asked for by a test" in failed.reply["message"]
-    assert np.array_equal(before, pixels(server.txt2img()))
+    assert np.array_equal(before, only_picture(server.txt2img()))
 
 
-def test_calls_are_counted(server: ForgeServer) -> None:
+def test_calls_are_counted_on_request_only(server: ForgeServer) -> None:
     server.select(files.FLUX)
     counted = server.txt2img(**hooks(count_forwards=True))
     assert "Test calls: transformer=4 double=8 single=16" in counted.infotext
     assert "Test calls" not in server.txt2img().infotext
 
 
-def test_interruption_stops_at_the_step(server: ForgeServer) -> None:
+def test_an_interruption_on_request_stops_at_its_step(server: ForgeServer) -> None:
     server.select(files.FLUX)
-    whole = pixels(server.txt2img(steps=6))
+    whole = only_picture(server.txt2img(steps=6))
     stopped = server.txt2img(steps=6, **hooks(interrupt_at_step=3, count_forwards=True))
     assert "transformer=3 " in stopped.infotext
-    assert not np.array_equal(whole, pixels(stopped))
-    assert np.array_equal(whole, pixels(server.txt2img(steps=6)))
+    assert not np.array_equal(whole, only_picture(stopped))
+    assert np.array_equal(whole, only_picture(server.txt2img(steps=6)))

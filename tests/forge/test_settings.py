@@ -1,4 +1,4 @@
-"""Settings → Flux Kontext: in effect at once and for one request alone, and on a real Forge's settings page."""
+"""Settings → Flux Kontext: they take effect at once, or for one request alone, and show on Forge's settings page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from lib_fluxkontext.hosts.forge.integration.options import PREFIX, Options
 from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.images import encode_image
-from tests.support.payloads import TITLE, kontext, made, pixels, report
+from tests.support.panel import PANEL, paste
+from tests.support.payloads import TITLE, first_pass, kontext, made, pixels, report
 from tests.support.photos import cat, cat_base64
 from tests.support.reload import reload_ui
 
@@ -31,7 +32,7 @@ RED = {f"{PREFIX}background": "#ff0000"}
 
 @pytest.fixture
 def choose(forge: ForgeServer) -> Iterator[Callable[..., None]]:
-    """Sets options by their names without the prefix; afterwards all have their defaults."""
+    """A function that sets options by their names without the prefix; afterwards all have their defaults."""
 
     def set_options(**values: Any) -> None:
         assert forge.post("/sdapi/v1/options", {PREFIX + name: value for name, value in values.items()})[0] == 200
@@ -41,11 +42,11 @@ def choose(forge: ForgeServer) -> Iterator[Callable[..., None]]:
 
 
 def runs(server: ForgeServer) -> list[Run]:
-    """What is in the log, newest first."""
+    """Return the logged runs, newest first."""
     return [run for _, run in RunLog(server.data / "flux-kontext" / "runs.sqlite").latest()]
 
 
-def test_the_log_goes_off_and_on_is_bounded_and_stores_the_prompt_when_asked(
+def test_the_run_log_is_turned_off_limited_and_stores_prompts_as_set(
     forge: ForgeServer, choose: Callable[..., None]
 ) -> None:
     made(forge, ON, steps=1, seed=1)
@@ -61,29 +62,29 @@ def test_the_log_goes_off_and_on_is_bounded_and_stores_the_prompt_when_asked(
     assert [(run.seed, run.prompt) for run in runs(forge)] == [(5, ""), (4, "a cat on a mat")]
 
 
-def test_options_that_a_hand_spoiled_cost_no_generation(forge: ForgeServer, choose: Callable[..., None]) -> None:
+def test_invalid_options_fall_back_to_their_defaults(forge: ForgeServer, choose: Callable[..., None]) -> None:
     before = pixels(made(forge, {**ON, "image2": cat_base64(), "sizing": "to output"}, steps=1))
     choose(log="perhaps", log_limit=-1, log_prompt=7, store_mib="lots", background="blurple", panel_speed=["Fast"])
     again = made(forge, {**ON, "image2": cat_base64(), "sizing": "to output"}, steps=1, seed=1)
     assert np.array_equal(before, pixels(again))
     assert report(again)["notes"] == []
-    assert report(again)["passes"][0]["references_kept"] == 1
+    assert first_pass(again)["references_kept"] == 1
 
 
 def cut_out() -> Image.Image:
-    """The cat, its left half transparent."""
+    """Return the cat with its left half transparent."""
     image = cat().convert("RGBA")
     image.paste((0, 0, 255, 0), (0, 0, image.width // 2, image.height))
     return image
 
 
 def on_red() -> Image.Image:
-    """The cut-out cat, flattened by hand."""
+    """Return the cut-out cat, flattened on red."""
     red = Image.new("RGBA", cut_out().size, (255, 0, 0, 255))
     return Image.alpha_composite(red, cut_out()).convert("RGB")
 
 
-def test_the_background_of_a_request_and_of_all(forge: ForgeServer, choose: Callable[..., None]) -> None:
+def test_the_background_applies_to_one_request_or_to_all(forge: ForgeServer, choose: Callable[..., None]) -> None:
     settings = {**ON, "image1": encode_image(cut_out()), "sizing": "fit inside output"}
     by_hand = {**settings, "image1": encode_image(on_red())}
     asked = made(forge, settings, steps=2, override_settings=RED)
@@ -91,7 +92,7 @@ def test_the_background_of_a_request_and_of_all(forge: ForgeServer, choose: Call
     assert "Kontext background: #ff0000" in asked.infotext
     on_white = made(forge, settings, steps=2)
     assert "Kontext background" not in on_white.infotext
-    assert report(on_white)["passes"][0]["references_kept"] == 0
+    assert first_pass(on_white)["references_kept"] == 0
     with_white_padding = pixels(made(forge, by_hand, steps=2))
     assert not np.array_equal(pixels(asked), with_white_padding)
     assert not np.array_equal(pixels(on_white), with_white_padding)
@@ -102,17 +103,19 @@ def test_the_background_of_a_request_and_of_all(forge: ForgeServer, choose: Call
     choose(background="#F00")
     for_all = made(forge, settings, steps=2)
     assert np.array_equal(pixels(for_all), pixels(asked))
-    assert report(for_all)["passes"][0]["references_kept"] == 1
+    assert first_pass(for_all)["references_kept"] == 1
     refused = forge.txt2img(**kontext(settings), override_settings={f"{PREFIX}background": "blurple"})
     assert refused.status == 422
     assert refused.reply["detail"].startswith(f'{PREFIX}background: got the text "blurple"')
 
 
-def test_the_store_of_references_can_be_turned_off(forge: ForgeServer, choose: Callable[..., None]) -> None:
+def test_the_latent_cache_is_sized_and_turned_off_by_its_option(
+    forge: ForgeServer, choose: Callable[..., None]
+) -> None:
     settings = {**ON, "image2": cat_base64(), "sizing": "to output", "half_size": True}
 
     def kept() -> int:
-        return report(made(forge, settings, steps=1))["passes"][0]["references_kept"]
+        return first_pass(made(forge, settings, steps=1))["references_kept"]
 
     kept()
     assert kept() == 1
@@ -126,24 +129,19 @@ STALE = {
     "customscript/flux_kontext.py/txt2img/Threshold/value": 0.5,
     "customscript/flux_kontext.py/txt2img/Reference size/value": "to output",
 }
-"""As Forge would write them, did the panel not keep these two out of ``ui-config.json``."""
+"""Entries that Forge would write if the panel did not keep them out of ``ui-config.json``."""
 
 
 @pytest.fixture
-def page(forge_page: ForgeServer) -> Iterator[ForgePage]:
+def page(folded_page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]:
     """A fresh page; afterwards all options have their defaults."""
-    if browser_path() is None:
-        pytest.skip("no Chromium was found; install chromium to run the tests of the page")
-    with open_browser(1400, 1100) as opened:
-        opened.open(forge_page.url)
-        yield opened
-        assert opened.errors == []
-        forge_page.post("/sdapi/v1/options", DEFAULTS)
+    yield folded_page
+    forge_page.post("/sdapi/v1/options", DEFAULTS)
 
 
 @pytest.fixture
 def ui_config(page: ForgePage, forge_page: ForgeServer) -> Iterator[Path]:
-    """``ui-config.json``, to be changed; afterwards it and the panel are as they were."""
+    """``ui-config.json``, to be changed; afterwards file and panel are restored."""
     path = forge_page.data / "ui-config.json"
     before = path.read_text(encoding="utf-8")
     yield path
@@ -153,11 +151,11 @@ def ui_config(page: ForgePage, forge_page: ForgeServer) -> Iterator[Path]:
 
 
 def setting(page: ForgePage, name: str) -> Any:
-    """A field of the section."""
+    """Return the field of an option."""
     return page.element(f"setting_{PREFIX}{name}")
 
 
-def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_in_the_api(
+def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_alone(
     page: ForgePage, forge_page: ForgeServer, ui_config: Path
 ) -> None:
     config = json.loads(ui_config.read_text(encoding="utf-8"))
@@ -177,10 +175,10 @@ def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_i
     page.click("settings_submit")
     page.element("settings_result").get_by_text("flux_kontext_panel_sizing").wait_for(timeout=15000)
     reload_ui(page, forge_page)
-    page.open_accordion("txt2img_flux_kontext")
+    page.open_accordion(PANEL)
 
     def control(name: str) -> Any:
-        return page.element(f"txt2img_flux_kontext_{name}").locator("input").first
+        return page.element(f"{PANEL}_{name}").locator("input").first
 
     assert control("sizing").input_value() == "no change"
     assert control("threshold").input_value() == str(PRESETS["Fast"]["cache_threshold"])
@@ -188,10 +186,10 @@ def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_i
     assert control("half_size").is_checked()
     assert control("correct").is_checked()
     assert not control("hires_references").is_checked()
-    assert "primary" in (page.element("txt2img_flux_kontext_preset_fast").get_attribute("class") or "").split()
-    page.open_accordion("txt2img_flux_kontext_runs")
-    page.click("txt2img_flux_kontext_runs_show")
-    page.element("txt2img_flux_kontext_runs_table").get_by_text("The run log is off").wait_for(timeout=15000)
+    assert "primary" in (page.element(f"{PANEL}_preset_fast").get_attribute("class") or "").split()
+    page.open_accordion(f"{PANEL}_runs")
+    page.click(f"{PANEL}_runs_show")
+    page.element(f"{PANEL}_runs_table").get_by_text("The run log is off").wait_for(timeout=15000)
     through_api = forge_page.txt2img(**kontext(True), steps=1).info["extra_generation_params"]
     assert through_api["Kontext sizing"] == "to BFL recommended"
     assert (through_api["Kontext half size"], through_api["Kontext cache threshold"]) == ("False", "0.14")
@@ -205,7 +203,7 @@ def test_what_is_chosen_in_the_settings_is_on_the_panel_after_a_reload_and_not_i
         ]  # fmt: skip
 
 
-def test_pasted_parameters_bring_back_the_white_that_infotext_leaves_out(
+def test_pasted_parameters_restore_the_white_background_that_infotext_leaves_out(
     page: ForgePage, forge_page: ForgeServer, tmp_path: Path
 ) -> None:
     forge_page.post("/sdapi/v1/options", {f"{PREFIX}background": "#000000"})
@@ -215,12 +213,11 @@ def test_pasted_parameters_bring_back_the_white_that_infotext_leaves_out(
         "a cat\nSteps: 1, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Seed: 5, Size: 256x256, "
         f"Kontext: True, Kontext half size: True, Kontext image 1: {mark}"
     )
-    page.element("txt2img_prompt").locator("textarea").fill(infotext)
-    page.page.locator("#txt2img_tools #paste").click()
-    missing = page.element("txt2img_flux_kontext_missing").get_by_text("is missing")
+    paste(page, infotext)
+    missing = page.element(f"{PANEL}_missing").get_by_text("is missing")
     missing.wait_for(timeout=15000)
     page.element("txt2img_override_settings").get_by_text("Kontext background: #ffffff").wait_for(timeout=15000)
-    page.drop_image("txt2img_flux_kontext_image1", tmp_path / "cat.png")
+    page.drop_image(f"{PANEL}_image1", tmp_path / "cat.png")
     missing.wait_for(state="detached", timeout=15000)
     page.generate()
     assert f"Kontext image 1: {mark}" in page.infotext()

@@ -1,4 +1,4 @@
-"""Every way Forge makes a picture, with two references: sizes, hires fix, img2img, samplers, checkpoints."""
+"""Every way in which Forge makes a picture, with references: sizes, hires fix, img2img, tiles, checkpoints, LoRA."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.support import checkpoint_files as files
 from tests.support.forge_install import has_bitsandbytes
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.images import encode_image
-from tests.support.payloads import difference, kontext, made, pixels, report, two_references
+from tests.support.payloads import difference, first_pass, kontext, made, pixels, report, step_kinds, two_references
 from tests.support.photos import woman, woman_base64
 
 
 def from_picture(forge: ForgeServer, settings: dict | None, image: Image.Image, **payload: object) -> Result:
-    """An img2img that must succeed, from one start noise: Forge samples the init latent from the global state."""
+    """Generate by img2img, which must succeed."""
     result = forge.img2img(image, **(kontext(settings) if settings else {}), steps=8, **payload)
     assert result.status == 200, result.reply
     return result
@@ -24,22 +24,22 @@ def from_picture(forge: ForgeServer, settings: dict | None, image: Image.Image, 
 
 @pytest.mark.parametrize(("width", "height"), [(264, 328), (328, 264), (200, 64), (64, 392), (256, 256)])
 @pytest.mark.parametrize("sizing", ["to output", "fit inside output"])
-def test_any_output_size(forge: ForgeServer, width: int, height: int, sizing: str) -> None:
-    """Forge allows multiples of 8: odd latents, padded by Flux itself."""
+def test_any_output_size_gets_references_of_that_size(forge: ForgeServer, width: int, height: int, sizing: str) -> None:
+    """Forge allows multiples of 8, whose latents may be odd; Flux pads them itself."""
     result = made(forge, two_references(sizing=sizing, **CACHED), width=width, height=height)
     assert result.images[0].size == (width, height)
     plain = pixels(made(forge, width=width, height=height))
     assert difference(pixels(result), plain) > 0.5
     tokens = -(-width // 16) * -(-height // 16)
-    assert report(result)["passes"][0]["reference_tokens"] == [tokens, tokens]
+    assert first_pass(result)["reference_tokens"] == [tokens, tokens]
 
 
-def test_sizing_modes_and_half_size(forge: ForgeServer) -> None:
+def test_each_sizing_mode_gives_the_expected_tokens(forge: ForgeServer) -> None:
     tokens = {}
     for sizing in ("to BFL recommended", "to output", "no change", "fit inside output"):
         for half in (False, True):
-            one = report(made(forge, two_references(sizing=sizing, half_size=half), steps=1))
-            tokens[sizing, half] = one["passes"][0]["reference_tokens"]
+            result = made(forge, two_references(sizing=sizing, half_size=half), steps=1)
+            tokens[sizing, half] = first_pass(result)["reference_tokens"]
     assert tokens["to BFL recommended", False] == [4096, 78 * 52]
     assert tokens["to BFL recommended", True] == [1024, 39 * 26]
     assert tokens["to output", False] == tokens["fit inside output", False] == [256, 256]
@@ -48,7 +48,9 @@ def test_sizing_modes_and_half_size(forge: ForgeServer) -> None:
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "None"])
-def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscaler: str, cached: dict) -> None:
+def test_hires_fix_gets_references_in_both_passes_or_in_the_first_alone(
+    forge: ForgeServer, upscaler: str, cached: dict
+) -> None:
     payload = {
         "enable_hr": True,
         "hr_scale": 1.5,
@@ -62,9 +64,9 @@ def test_hires_fix_in_both_passes_or_the_first_alone(forge: ForgeServer, upscale
     first = made(forge, two_references(hires_references=False, **cached), **payload)
     plain = made(forge, **payload)
     assert both.images[0].size == (384, 384)
-    assert [one["reference_tokens"] for one in report(both)["passes"]] == [[256, 256], [576, 576]]
-    assert [one["reference_tokens"] for one in report(first)["passes"]] == [[256, 256], []]
-    assert [len(one["steps"]) for one in report(both)["passes"]] == [4, 3]
+    assert [sampling["reference_tokens"] for sampling in report(both)["passes"]] == [[256, 256], [576, 576]]
+    assert [sampling["reference_tokens"] for sampling in report(first)["passes"]] == [[256, 256], []]
+    assert [len(sampling["steps"]) for sampling in report(both)["passes"]] == [4, 3]
     assert difference(pixels(both), pixels(first)) > 0.2
     assert difference(pixels(first), pixels(plain)) > 0.2
     assert np.array_equal(pixels(both), pixels(made(forge, two_references(**cached), **payload)))
@@ -88,14 +90,14 @@ def test_img2img_takes_references_and_its_init_image_as_one(forge: ForgeServer, 
     init = from_picture(forge, {"enabled": True, "init_image_as_reference": True, "sizing": "to output"}, woman())
     assert difference(pixels(two), pixels(plain)) > 0.5
     assert difference(pixels(init), pixels(plain)) > 0.5
-    assert report(init)["passes"][0]["reference_tokens"] == [256]
+    assert first_pass(init)["reference_tokens"] == [256]
     same = from_picture(forge, {"enabled": True, "image1": woman_base64(), "sizing": "to output"}, woman())
-    # Forge's own sample of the init latent differs from run to run, which is all that separates these two.
+    # These two differ only in the init latent, which Forge itself samples anew for each generation.
     assert difference(pixels(init), pixels(same)) < difference(pixels(init), pixels(plain))
 
 
 @pytest.mark.parametrize("only_masked", [False, True])
-def test_inpaint(forge: ForgeServer, only_masked: bool) -> None:
+def test_inpainting_with_references_changes_the_masked_area_alone(forge: ForgeServer, only_masked: bool) -> None:
     mask = Image.new("L", woman().size, 0)
     mask.paste(255, (128, 128, 384, 384))
     payload = {"mask": encode_image(mask), "inpaint_full_res": only_masked, "mask_blur": 0, "inpainting_fill": 1}
@@ -109,10 +111,11 @@ def test_cfg_with_a_negative_prompt_reaches_both_conditionings(forge: ForgeServe
     payload = {"cfg_scale": 3.0, "negative_prompt": "fog and rain"}
     result = made(forge, two_references(**cached), **payload)
     assert difference(pixels(result), pixels(made(forge, **payload))) > 0.5
-    assert all(call["images"] == 2 for call in report(result)["passes"][0]["calls"])
+    calls = first_pass(result)["calls"]
+    assert [call["images"] for call in calls] == [2] * 4
 
 
-def test_prompts_joined_by_and_keep_their_states_apart(forge: ForgeServer, cached: dict) -> None:
+def test_prompts_joined_by_and_have_cache_states_of_their_own(forge: ForgeServer, cached: dict) -> None:
     payload = {"prompt": "a red house AND a green tree :0.5", "steps": 10}
     without = made(forge, two_references(), **payload)
     measured = made(forge, two_references(cache=True, cache_threshold=1e-9), **payload)
@@ -130,15 +133,15 @@ def test_multidiffusion_gives_every_tile_the_references_and_caches_none(forge: F
         | kontext(two_references(cache=True, cache_threshold=1.0, reference_refresh=2))["alwayson_scripts"]
     )
     assert difference(pixels(both), pixels(plain)) > 0.2
-    assert {step["kind"] for step in report(both)["passes"][0]["steps"]} == {"computed"}
-    assert "tiles" in report(both)["passes"][0]["notes"][0]
+    assert set(step_kinds(both)) == {"computed"}
+    assert "tiles" in first_pass(both)["notes"][0]
 
 
 FORMATS = [files.FLUX, files.FLUX_BF16, files.FLUX_FP8, files.FLUX_GGUF, files.FLUX_NF4, files.FLUX_SCHNELL]
 
 
 @pytest.mark.parametrize("checkpoint", FORMATS)
-def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None:
+def test_every_checkpoint_format_takes_references_and_caches(forge: ForgeServer, checkpoint: str) -> None:
     if checkpoint == files.FLUX_NF4 and not has_bitsandbytes():
         pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
     forge.select(checkpoint)
@@ -148,8 +151,10 @@ def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None
         measured = made(forge, two_references(cache=True, cache_threshold=1e-9), steps=8)
         cached = made(forge, two_references(cache=True, cache_threshold=1.0), steps=8)
         kept = made(forge, two_references(reference_refresh=4), steps=8)
-        assert [step["kind"] for step in report(kept)["passes"][0]["steps"]] == (["computed"] + ["kept"] * 3) * 2
-        assert difference(pixels(kept), pixels(without)) < 0.75 * difference(plain_at(forge, 8), pixels(without))
+        assert step_kinds(kept) == (["computed"] + ["kept"] * 3) * 2
+        assert difference(pixels(kept), pixels(without)) < 0.75 * difference(
+            pixels(made(forge, steps=8)), pixels(without)
+        )
         assert np.array_equal(pixels(without), pixels(measured))
         assert difference(pixels(made(forge, two_references())), plain) > 0.5
         assert report(cached)["reused_steps"] == 7
@@ -158,7 +163,7 @@ def test_every_format_of_checkpoint(forge: ForgeServer, checkpoint: str) -> None
         forge.select(files.FLUX)
 
 
-def test_a_lora_on_top(forge: ForgeServer, cached: dict) -> None:
+def test_a_lora_and_references_both_change_the_picture(forge: ForgeServer, cached: dict) -> None:
     prompt = f"a red lighthouse <lora:{files.LORA.removesuffix('.safetensors')}:1>"
     with_lora = pixels(made(forge, two_references(**cached), prompt=prompt, steps=8))
     without = pixels(made(forge, two_references(**cached), prompt="a red lighthouse", steps=8))
@@ -167,7 +172,7 @@ def test_a_lora_on_top(forge: ForgeServer, cached: dict) -> None:
     assert difference(with_lora, pixels(made(forge, prompt=prompt, steps=8))) > 0.5
 
 
-def test_a_checkpoint_that_is_not_flux(forge: ForgeServer) -> None:
+def test_a_checkpoint_that_is_not_flux_is_refused_with_references_and_else_untouched(forge: ForgeServer) -> None:
     forge.select(files.SD15)
     try:
         plain = pixels(made(forge))
@@ -178,8 +183,3 @@ def test_a_checkpoint_that_is_not_flux(forge: ForgeServer) -> None:
         assert np.array_equal(plain, pixels(untouched))
     finally:
         forge.select(files.FLUX)
-
-
-def plain_at(forge: ForgeServer, steps: int) -> np.ndarray:
-    """The picture without references."""
-    return pixels(made(forge, steps=steps))

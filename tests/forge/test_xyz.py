@@ -1,4 +1,4 @@
-"""X/Y/Z plot: the axes do what the settings do, cell by cell, and refuse what the settings refuse."""
+"""X/Y/Z plot: each cell is what its settings give, and an axis refuses what the settings refuse."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NOTHING = (0, "", [])
 
 
 def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> Result:
-    """A plot of single pictures behind its grid; each axis is (label or 0, values, chosen values)."""
+    """Make a plot that returns its grid and every cell; each axis is (label or 0, values, chosen values)."""
     _, scripts = forge.get("/sdapi/v1/script-info")
-    xyz = next(one for one in scripts if one["name"] == "x/y/z plot" and not one["is_img2img"])
+    xyz = next(script for script in scripts if script["name"] == "x/y/z plot" and not script["is_img2img"])
     labels = xyz["args"][0]["choices"]
     axes = [value for axis in (x, y, NOTHING) for value in (labels.index(axis[0]) if axis[0] else 0, *axis[1:])]
     rest = [False, True, False, False, False, False, False, 0, False]
@@ -29,18 +29,20 @@ def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> R
 
 
 def cells(result: Result) -> list[np.ndarray]:
-    """Every cell's picture; the grid goes before them."""
+    """Return every cell's picture; the first picture is the grid."""
     assert result.status == 200, result.reply
-    return [np.asarray(image).astype(int) for image in result.images[1:]]
+    return [pixels(result, index) for index in range(1, len(result.images))]
 
 
 def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeServer) -> None:
     x, y = ("[Kontext] threshold", "0, 0.65", []), ("[Kontext] reference refresh", "0, 3", [])
     found = cells(plot(forge, x, y, cache=True))
     expected = [
-        pixels(made(forge, two_references(cache=True, cache_threshold=t, reference_refresh=n), steps=STEPS))
-        for n in (0, 3)
-        for t in (0, 0.65)
+        pixels(
+            made(forge, two_references(cache=True, cache_threshold=threshold, reference_refresh=refresh), steps=STEPS)
+        )
+        for refresh in (0, 3)
+        for threshold in (0, 0.65)
     ]
     assert len(found) == 4
     for cell, picture in zip(found, expected, strict=True):
@@ -48,7 +50,7 @@ def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeSer
     assert len({picture.tobytes() for picture in expected}) == 4
 
 
-def test_switches_and_sizing_and_their_infotext(forge: ForgeServer) -> None:
+def test_sizing_and_half_size_are_in_each_cells_infotext(forge: ForgeServer) -> None:
     x, y = ("[Kontext] sizing", "", ["to output", "no change"]), ("[Kontext] half size", "", ["True", "False"])
     result = plot(forge, x, y)
     assert len(cells(result)) == 4
@@ -62,7 +64,7 @@ def test_a_cell_leaves_nothing_to_the_next(forge: ForgeServer) -> None:
     on, off = cells(result)
     assert np.array_equal(off, pixels(made(forge, two_references(image2=None), steps=STEPS)))
     assert not np.array_equal(on, off)
-    assert all("Kontext image 2" not in text for text in result.info["infotexts"])
+    assert ["Kontext image 2" in text for text in result.info["infotexts"]] == [False] * 3  # grid and cells
 
 
 def test_an_axis_while_the_panel_is_off_is_refused(forge: ForgeServer) -> None:
@@ -86,7 +88,7 @@ def test_an_axis_of_a_muted_reference_is_refused(forge: ForgeServer, tmp_path: P
         (("[Kontext] image 1", "/etc", []), "image1 and image2"),
     ],
 )
-def test_a_wrong_value_is_refused_before_the_first_cell(forge: ForgeServer, axis: tuple, reason: str) -> None:
+def test_an_invalid_value_is_refused(forge: ForgeServer, axis: tuple, reason: str) -> None:
     result = plot(forge, axis)
     assert result.status == 500
     assert reason in str(result.reply)

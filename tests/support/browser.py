@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Locator, Page, Request, sync_playwright
 
 from tests.support.waiting import wait_until
 
@@ -132,6 +132,24 @@ class ForgePage:
     def wait_until(self, condition: Callable[[], bool], what: Callable[[], str], timeout: float = 15) -> None:
         """Poll until a condition holds, as ``waiting.wait_until`` does, while the page's events are handled."""
         wait_until(condition, timeout, what, sleep=lambda seconds: self.page.wait_for_timeout(seconds * 1000))
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Wait until gradio has answered what the block triggers: until its stream ends, whichever side closes it."""
+        ended: list[str] = []
+
+        def note(request: Request) -> None:
+            if "/queue/data" in request.url:
+                ended.append(request.url)
+
+        for event in ("requestfinished", "requestfailed"):
+            self.page.on(event, note)
+        try:
+            yield
+            self.wait_until(lambda: bool(ended), lambda: "gradio's answer", 30)
+        finally:
+            for event in ("requestfinished", "requestfailed"):
+                self.page.remove_listener(event, note)
 
     def clear_image(self, elem_id: str) -> None:
         """Clear a picture component."""

@@ -11,8 +11,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.support.forge_install import REPO_ROOT
+
 VERSION = 1
-"""Part of the cache folder's name: raise it whenever :mod:`tests.support.checkpoints` or what it imports writes different files."""
+"""Part of the cache folder's name: raise it whenever :mod:`tests.support.checkpoints` writes different files."""
 
 FLUX = "small-flux.safetensors"
 FLUX_BF16 = "small-flux-bf16.safetensors"
@@ -50,8 +52,6 @@ FOLDERS = {
 
 ON_REQUEST = {FLUX_140M}
 """Files that are built only when they are asked for by name."""
-
-REPO_ROOT = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:

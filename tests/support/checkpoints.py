@@ -69,7 +69,7 @@ def build_small_flux(
 
 
 def smooth(transformer: Weights, gain: float = 0.02) -> Weights:
-    """Weaken a transformer's time embedding, so that its results change slowly from step to step, as a trained one's do.
+    """Weaken the time embedding, so that results change slowly from step to step, as those of a trained model do.
 
     With random weights a result has nothing in common with the step before.
     """

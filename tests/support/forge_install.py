@@ -12,8 +12,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.support.checkpoint_files import REPO_ROOT
-
+REPO_ROOT = Path(__file__).resolve().parents[2]
 TEST_EXTENSION = Path(__file__).resolve().parent / "small_flux_extension"
 WINDOWS = os.name == "nt"
 

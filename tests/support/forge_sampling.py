@@ -1,9 +1,9 @@
-"""Run by Forge's Python: samples with Forge's own transformer and VAE classes what a test prepared.
+"""Sample with Forge's transformer and VAE classes what a test has prepared. Run by Forge's Python:
 
     cd FORGE_ROOT && python forge_sampling.py PROJECT_ROOT WEIGHTS.safetensors CASE.pt OUT.pt --always-cpu …
 
-The case holds prompt embeddings, start noise, sigmas and sized references, so the comparison starts behind text
-encoders, noise and schedule, which Forge does in its own way.
+The case holds prompt embeddings, noise, sigmas and sized references, so the comparison leaves out text encoders, noise
+and schedule, which Forge makes in its own way.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from typing import Any
 from PIL import Image
 
 from tests.support import checkpoint_files
-from tests.support.checkpoint_files import REPO_ROOT
 from tests.support.forge_install import (
     FORGE_FLAGS,
+    REPO_ROOT,
     TEST_EXTENSION,
     WINDOWS,
     forge_available,

@@ -25,8 +25,8 @@
         return element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1;
     }
     const luminance = (colour) => {
-        const [red, green, blue] = colour.map((one) => {
-            const share = one / 255;
+        const [red, green, blue] = colour.map((channel) => {
+            const share = channel / 255;
             return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
         });
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
@@ -88,10 +88,10 @@
             if (!(ratio >= least)) faults.contrast.push(`${name(element)}: ${ratio.toFixed(2)}`);
         }
         for (const [element, box] of [...words, ...controls]) clip(element, box, root);
-        for (const [one, box] of controls) {
-            for (const [other, place] of [...controls, ...words]) {
-                if (one.contains(other) || other.contains(one) || other.closest("label")?.contains(one)) continue;
-                if (meets(box, place)) faults.overlapping.push(`${name(one)} and ${name(other)}`);
+        for (const [control, box] of controls) {
+            for (const [element, place] of [...controls, ...words]) {
+                if (control.contains(element) || element.contains(control) || element.closest("label")?.contains(control)) continue;
+                if (meets(box, place)) faults.overlapping.push(`${name(control)} and ${name(element)}`);
             }
         }
     }

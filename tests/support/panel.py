@@ -1,4 +1,4 @@
-"""What tests do with the panel in the page."""
+"""Work the panel on Forge's page."""
 
 from __future__ import annotations
 
@@ -6,51 +6,99 @@ from pathlib import Path
 
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
+from tests.support.photos import cat, woman
 
-PANEL = "flux_kontext"
+PANEL = "txt2img_flux_kontext"
+IMG2IMG_PANEL = "img2img_flux_kontext"
 
 
-def facts(page: ForgePage, slot: int, contains: str, tab: str = "txt2img") -> str:
-    """The facts under a slot, once they contain a text."""
-    element = page.element(f"{tab}_{PANEL}_facts{slot}")
+def facts(page: ForgePage, slot: int, contains: str, panel: str = PANEL) -> str:
+    """Wait until the facts under a slot contain a text, and return them."""
+    element = page.element(f"{panel}_facts{slot}")
     element.get_by_text(contains).first.wait_for(timeout=15000)
     return element.inner_text()
 
 
-def drop_both(page: ForgePage, files: dict[str, Path], tab: str = "txt2img") -> None:
+def drop_both(page: ForgePage, files: dict[str, Path]) -> None:
     """Drop the two photographs into the slots."""
-    page.drop_image(f"{tab}_{PANEL}_image1", files["woman"])
-    page.drop_image(f"{tab}_{PANEL}_image2", files["cat"])
-    facts(page, 2, "451×300", tab)
+    page.drop_image(f"{PANEL}_image1", files["woman"])
+    page.drop_image(f"{PANEL}_image2", files["cat"])
+    facts(page, 2, "451×300")
+
+
+def check(page: ForgePage, elem_id: str) -> None:
+    """Check a checkbox."""
+    page.element(elem_id).locator("input").check()
+
+
+def is_checked(page: ForgePage, elem_id: str) -> bool:
+    """Return whether a checkbox is checked."""
+    return page.element(elem_id).locator("input").is_checked()
+
+
+def select(page: ForgePage, elem_id: str, option: str) -> None:
+    """Select an option of a dropdown."""
+    page.element(elem_id).locator("input").click()
+    page.page.get_by_role("option", name=option).click()
 
 
 def value(page: ForgePage, elem_id: str) -> str:
-    """The value of an input."""
+    """Return the value of an input."""
     return page.element(elem_id).locator('input[type="number"], input').first.input_value()
 
 
-def wait_value(page: ForgePage, elem_id: str, wanted: str) -> None:
-    """Wait until an input has this value."""
-    page.wait_until(
-        lambda: value(page, elem_id) == wanted, lambda: f"{elem_id} is {value(page, elem_id)}, not {wanted}"
-    )
+def wait_value(page: ForgePage, elem_id: str, expected: str) -> None:
+    """Wait until an input has a value."""
+    page.wait_until(lambda: value(page, elem_id) == expected, lambda: f"{elem_id}: {value(page, elem_id)} → {expected}")
 
 
 def lit(page: ForgePage) -> list[str]:
-    """Presets whose button is highlighted."""
-    buttons = {name: page.element(f"txt2img_{PANEL}_preset_{name.lower()}") for name in PRESETS}
+    """Return the presets whose button is highlighted."""
+    buttons = {name: page.element(f"{PANEL}_preset_{name.lower()}") for name in PRESETS}
     return [name for name, button in buttons.items() if "primary" in (button.get_attribute("class") or "").split()]
 
 
-def wait_lit(page: ForgePage, wanted: list[str]) -> None:
-    """Wait until these presets are highlighted."""
-    page.wait_until(lambda: lit(page) == wanted, lambda: f"{lit(page)} highlighted, not {wanted}")
+def wait_lit(page: ForgePage, expected: list[str]) -> None:
+    """Wait until these presets and no others are highlighted."""
+    page.wait_until(lambda: lit(page) == expected, lambda: f"highlighted presets: {lit(page)} → {expected}")
 
 
-def show_runs(page: ForgePage, text: str) -> str:
+def paste(page: ForgePage, infotext: str) -> None:
+    """Put an infotext into the prompt and click "paste parameters"."""
+    page.element("txt2img_prompt").locator("textarea").fill(infotext)
+    page.page.locator("#txt2img_tools #paste").click()
+
+
+def show_runs(page: ForgePage, contains: str) -> str:
     """Open the run log, wait for a text in its table, and return the table."""
-    page.open_accordion(f"txt2img_{PANEL}_runs")
-    page.click(f"txt2img_{PANEL}_runs_show")
-    table = page.element(f"txt2img_{PANEL}_runs_table")
-    table.get_by_text(text).first.wait_for(timeout=15000)
+    page.open_accordion(f"{PANEL}_runs")
+    page.click(f"{PANEL}_runs_show")
+    table = page.element(f"{PANEL}_runs_table")
+    table.get_by_text(contains).first.wait_for(timeout=15000)
     return table.inner_text()
+
+
+def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
+    """Fill the panel for a picture of it: two references, a generation with steps of several kinds, and the run log.
+
+    Args:
+        page: with the txt2img tab open.
+        folder: for the photographs.
+        steps: of the generation.
+    """
+    woman().save(folder / "woman.png")
+    cat().save(folder / "cat.jpg")
+    page.open_accordion(PANEL)
+    page.drop_image(f"{PANEL}_image1", folder / "woman.png")
+    page.drop_image(f"{PANEL}_image2", folder / "cat.jpg")
+    check(page, f"{PANEL}_half_size")
+    page.fill("txt2img_steps", steps)
+    page.fill(f"{PANEL}_threshold", 0.6)
+    page.fill(f"{PANEL}_reference_refresh", 4)
+    page.element(f"{PANEL}_facts2").get_by_text("624×416").wait_for(timeout=15000)
+    page.generate()
+    page.report()
+    page.open_accordion(f"{PANEL}_runs")
+    page.click(f"{PANEL}_runs_show")
+    page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for(timeout=15000)
+    page.page.evaluate("document.activeElement.blur()")

@@ -1,4 +1,4 @@
-"""A Flux-shaped stack small enough to reason about, in Forge's calling convention; blocks may write in place."""
+"""A Flux-like transformer small enough to reason about, in Forge's calling convention; blocks may write in place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def attention_function(q: Tensor, k: Tensor, v: Tensor, heads: int, skip_reshape: bool = False) -> Tensor:
-    """(B, heads, tokens, channels) → (B, tokens, heads·channels), looked up at every call as in Forge."""
+    """Attend: (B, heads, tokens, channels) → (B, tokens, heads·channels). Looked up at every call, as in Forge."""
     mixed = torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, -1) @ v
     return mixed.transpose(1, 2).flatten(2)
 
@@ -36,7 +36,7 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    """A residual on the joint stream."""
+    """A residual on text and image together."""
 
     def __init__(self, width: int, in_place: bool) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class SmallFluxTransformer(nn.Module):
 
     @property
     def computed_blocks(self) -> int:
-        """How often a block really computed, hooks or not."""
+        """How often a block computed."""
         return sum(block.computed for block in [*self.double_blocks, *self.single_blocks])
 
     def inner_forward(
@@ -87,7 +87,7 @@ class SmallFluxTransformer(nn.Module):
 
 
 def inputs(batch: int = 1, tokens: int = 6, channels: int = 8, width: int = 16, seed: int = 1) -> dict[str, Tensor]:
-    """Arguments for ``inner_forward``; each image differs."""
+    """Return arguments for ``inner_forward``; each image differs."""
     g = torch.Generator().manual_seed(seed)
     return {
         "img": torch.randn(batch, tokens, channels, generator=g),

@@ -1,8 +1,7 @@
 """Test-only extension: lets Forge load the small checkpoints.
 
-Forge takes the widths and depths of Flux, of its text encoders and of its autoencoder for granted.
-Here they are read from the checkpoint instead. Importing this module applies the patches; nothing
-else about a generation changes.
+Forge assumes the widths and depths of Flux, its text encoders and its autoencoder. Here they are read from the
+checkpoint instead. Importing this module applies the patches; nothing else about a generation changes.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ NF4_STATE = ".quant_state.bitsandbytes__nf4"
 
 
 def count_numbered(names: Iterable[str], prefix: str) -> int:
-    """How many numbered children ``prefix`` has in a state dict (``prefix0.``, ``prefix1.`` ...)."""
+    """Count the numbered children of ``prefix`` in a state dict (``prefix0.``, ``prefix1.`` …)."""
     numbers = {name[len(prefix) :].split(".", 1)[0] for name in names if name.startswith(prefix)}
     return len(numbers)
 
 
 def matrix_shape(weights: StateDict, name: str) -> list[int]:
-    """The shape of a matrix, also when it is stored in 4 bits."""
+    """Return the shape of a matrix, also when it is stored in 4 bits."""
     packed = weights.get(name + NF4_STATE)
     if packed is not None:
         return json.loads(bytes(packed.tolist()))["shape"]
@@ -40,7 +39,7 @@ def matrix_shape(weights: StateDict, name: str) -> list[int]:
 
 
 def flux_sizes(weights: StateDict, prefix: str) -> dict[str, Any]:
-    """The sizes of a Flux transformer, as its constructor names them."""
+    """Read the sizes of a Flux transformer, as its constructor names them."""
     hidden = len(weights[f"{prefix}img_in.bias"])
     head_dim = len(weights[f"{prefix}double_blocks.0.img_attn.norm.query_norm.scale"])
     return {
@@ -56,7 +55,7 @@ def flux_sizes(weights: StateDict, prefix: str) -> dict[str, Any]:
 
 
 def clip_sizes(weights: StateDict) -> dict[str, Any]:
-    """What differs from Forge's CLIP configuration."""
+    """Read what differs from Forge's CLIP configuration."""
     stem = "transformer.text_model."
     hidden = weights[f"{stem}final_layer_norm.weight"].shape[0]
     return {
@@ -69,7 +68,7 @@ def clip_sizes(weights: StateDict) -> dict[str, Any]:
 
 
 def t5_sizes(weights: StateDict) -> dict[str, Any]:
-    """What differs from Forge's T5 configuration."""
+    """Read what differs from Forge's T5 configuration."""
     block = "transformer.encoder.block.0.layer."
     width = weights["transformer.encoder.final_layer_norm.weight"].shape[0]
     heads = weights[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape[1]
@@ -83,7 +82,7 @@ def t5_sizes(weights: StateDict) -> dict[str, Any]:
 
 
 def autoencoder_sizes(weights: StateDict) -> dict[str, Any]:
-    """What differs from Forge's autoencoder configuration."""
+    """Read what differs from Forge's autoencoder configuration."""
     levels = count_numbered(weights, "encoder.down.")
     return {
         "block_out_channels": [
@@ -98,7 +97,7 @@ SIZES = {
     "T5EncoderModel": ("transformer.encoder.final_layer_norm.weight", t5_sizes),
     "AutoencoderKL": ("encoder.down.0.block.0.conv2.weight", autoencoder_sizes),
 }
-"""For each kind of component: a tensor that tells it is there, and how its sizes are read."""
+"""For each class of component: a tensor that it must have, and the function that reads its sizes."""
 
 
 def patch_detection() -> None:
@@ -148,7 +147,7 @@ def patch_component_loading() -> None:
 def select_configured_model(*_: Any) -> None:
     """Select the configured checkpoint, and list the modules.
 
-    Forge does both while it builds its page, so with ``--nowebui`` nobody would.
+    Forge does both while it builds its page, so with ``--nowebui`` it does neither.
     """
     if not model_data.forge_loading_parameters:
         main_entry.refresh_models()

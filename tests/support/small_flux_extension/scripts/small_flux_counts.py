@@ -1,8 +1,8 @@
-"""Test-only routes: what is alive in the server. Like the hooks, they are there only when the environment asks.
+"""Test-only routes that count what is alive in the server, where the environment sets FLUX_KONTEXT_TEST_HOOKS=1.
 
 ``GET /small-flux/counts`` tensors, their bytes, the extension's own objects by class, and what gradio keeps for pages
-``GET /small-flux/threads`` how many there are outside the web server's pools
-``GET /small-flux/settle`` collects, and gives free memory back to the system, so that what is held shows from outside
+``GET /small-flux/threads`` threads outside the web server's pools
+``GET /small-flux/settle`` collects garbage and gives free memory back to the system, so that its size can be measured
 """
 
 from __future__ import annotations
@@ -22,45 +22,46 @@ from modules import script_callbacks, shared
 ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
 OURS = "lib_fluxkontext."
 POOLS = ("AnyIO worker thread", "ThreadPoolExecutor", "asyncio_")
-"""How the threads are named that a pool makes when several requests come at once, and keeps for the next."""
+"""Names of threads that a pool starts when several requests come at once, and keeps for the next ones."""
 
 
 def counts(collect: bool = True) -> dict[str, Any]:
-    """After a collection, unless the query says ``collect=false``; bytes that several tensors share count once."""
+    """Count tensors and objects, after a garbage collection if asked for; memory that tensors share counts once."""
     if collect:
         gc.collect()
     tensors, ours, storages = 0, Counter(), {}
-    for one in gc.get_objects():
-        kind = type(one)
+    for candidate in gc.get_objects():
+        kind = type(candidate)
         if issubclass(kind, torch.Tensor):
             tensors += 1
-            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+            storage = candidate.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
         elif str(kind.__module__).startswith(OURS):
             ours[kind.__qualname__] += 1
     return {"tensors": tensors, "tensor_bytes": sum(storages.values()), "ours": dict(ours), "sessions": sessions()}
 
 
 def sessions() -> list[int]:
-    """For each page that was open, how many states gradio keeps for it."""
+    """Count the states that gradio keeps for each page that was opened."""
     holder = getattr(shared.demo, "state_holder", None)
-    return [len(one.state_data) for one in holder.session_data.values()] if holder is not None else []
+    return [len(session.state_data) for session in holder.session_data.values()] if holder is not None else []
 
 
 def threads() -> int:
-    """Native ones too, such as PyTorch's."""
-    pooled = sum(one.name.startswith(POOLS) for one in threading.enumerate())
+    """Count threads outside the pools, with native ones such as PyTorch's."""
+    pooled = sum(thread.name.startswith(POOLS) for thread in threading.enumerate())
     return psutil.Process().num_threads() - pooled
 
 
 def settle() -> None:
-    """Forge's own objects go in cycles. Where the C library has no ``malloc_trim``, free memory stays."""
+    """Collect Forge's cyclic objects, and give free memory back where the C library has ``malloc_trim``."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def add_routes(_: Any, app: Any) -> None:
-    """Beside Forge's own API."""
+    """Add the routes to Forge's API."""
     app.add_api_route("/small-flux/counts", counts, methods=["GET"])
     app.add_api_route("/small-flux/threads", threads, methods=["GET"])
     app.add_api_route("/small-flux/settle", settle, methods=["GET"])

@@ -1,16 +1,16 @@
 """Test-only script: failures, interruptions and counts on request.
 
-It is there only when the environment sets ``FLUX_KONTEXT_TEST_HOOKS=1``, and does nothing to a
-generation that does not ask. One API argument, a dict:
+It is registered only when the environment sets ``FLUX_KONTEXT_TEST_HOOKS=1``, and leaves a generation that does not
+ask for it alone. Its API argument is a dict:
 
 ``{"fail_at_call": n}``      the n-th call of the transformer (from 1) raises ``RuntimeError``
-``{"interrupt_at_step": n}`` interrupts the generation while it is at step n (from 1)
+``{"interrupt_at_step": n}`` interrupts the generation at step n (from 1)
 ``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
 ``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 
-The page has no such argument; there words in the prompt do: ``half transparent`` makes the picture's left half so,
-``full card`` has the memory meter see a card of 12 GB that is full.
+On the page, words in the prompt do the same: ``half transparent`` makes the picture's left half transparent,
+``full card`` makes the memory meter report a full card of 12 GB.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Hooks:
                     self.watch(block, kind)
 
     def watch(self, module: torch.nn.Module, kind: str) -> None:
-        """Count the calls of ``module``, and let one fail if that was asked for."""
+        """Count the calls of ``module``, and let the one that was asked for fail."""
 
         def before_forward(*_: Any) -> None:
             self.counts[kind] += 1
@@ -64,14 +64,14 @@ class Hooks:
         self.handles.append(module.register_forward_pre_hook(before_forward))
 
     def run_out_of_memory(self, *_: Any) -> None:
-        """Fail as a full card does, as often as was asked for."""
+        """Fail like a full card, as often as was asked for."""
         if self.controls["encoder_out_of_memory"] > 0:
             self.controls["encoder_out_of_memory"] -= 1
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
 
     @staticmethod
     def no_room(*_: Any) -> None:
-        """Fail as a full card does."""
+        """Fail like a full card."""
         raise torch.cuda.OutOfMemoryError("CUDA out of memory, asked for by a test")
 
     def remove(self) -> None:

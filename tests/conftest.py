@@ -1,0 +1,15 @@
+"""What the summary of every test run says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once per reason, not once per test, why tests were skipped; a reason says how to enable them."""
+    places = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = Counter(place[2].removeprefix("Skipped: ") for place in places if isinstance(place, tuple))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"Skipped {count}: {reason}")
