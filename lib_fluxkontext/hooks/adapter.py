@@ -38,6 +38,10 @@ class TransformerAdapter(Protocol):
     def sequence_axis(self) -> int:
         """Axis of the tokens in queries, keys and values."""
 
+    @property
+    def float16_bound(self) -> float:
+        """Largest magnitude that the last block lets image tokens have in float16."""
+
     def forward_name(self, transformer: nn.Module) -> str:
         """Name of the method that takes image tokens and ids."""
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lib_fluxkontext.caching.first_block import FirstBlockCache
@@ -177,11 +178,17 @@ class BlockRun:
         if not hits:
             return image
         if len(hits) == len(self._samples):
-            return image + self._cache.residual(self._samples, self._sigmas)
+            return self._within_bounds(image + self._cache.residual(self._samples, self._sigmas))
         image = image.clone()
         rows = list(hits)
         image[rows] += self._cache.residual([self._samples[row] for row in rows], self._sigmas[rows])
-        return image
+        return self._within_bounds(image)
+
+    def _within_bounds(self, image: Tensor) -> Tensor:
+        """Keep float16 within what the last block would have let through, which a reused step does not run."""
+        if image.dtype != torch.float16:
+            return image
+        return image.clamp_(-self._adapter.float16_bound, self._adapter.float16_bound)
 
     def _measure(self, output: FirstBlockOutput) -> None:
         self._first_residual = output.residual

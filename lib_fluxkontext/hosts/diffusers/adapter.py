@@ -18,6 +18,7 @@ class DiffusersFluxAdapter:
     unbatched = frozenset({"img_ids", "txt_ids"})
     attention_function = "dispatch_attention_fn"
     sequence_axis = 1  # (B, tokens, heads, channels)
+    float16_bound = 65504.0  # ``FluxSingleTransformerBlock.forward``
 
     def forward_name(self, transformer: nn.Module) -> str:
         return "forward"

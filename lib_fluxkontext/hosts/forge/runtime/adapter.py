@@ -19,6 +19,7 @@ class ForgeFluxAdapter:
     unbatched: frozenset[str] = frozenset()
     attention_function = "attention_function"
     sequence_axis = 2  # (B, heads, tokens, channels)
+    float16_bound = 16384.0  # ``backend.utils.fp16_fix``
 
     def forward_name(self, transformer: nn.Module) -> str:
         """``inner_forward`` in Forge, ``forward_orig`` in Neo."""
