@@ -1,27 +1,27 @@
 """Where the references' keys and values are stored: on the device, or in host memory and streamed back.
 
 bfloat16 keys and values of one 1-megapixel reference take 2.7 GiB over FLUX.1's 57 blocks. Where the card has no room
-they go to pinned host memory; over PCIe 4 that is a quarter of a second per step, against many seconds of computing.
+they go to host memory; over PCIe 4 that is a quarter of a second per step, against many seconds of computing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from lib_fluxkontext.caching.batched_state import BatchedState, map_tensors
-from lib_fluxkontext.caching.prefetch import Prefetcher
+from lib_fluxkontext.caching.host_memory import HostMemory, host_memory_for
+from lib_fluxkontext.caching.key_values import KeyValues, same_shapes
+from lib_fluxkontext.caching.prefetch import BUFFER_SETS, Prefetcher
 from lib_fluxkontext.caching.sample_key import SampleKey
-from lib_fluxkontext.errors import is_out_of_memory
 
 Place = Literal["device", "host"]
 
-STREAMED_BLOCKS = 2
+STREAMED_BLOCKS = BUFFER_SETS
 """Blocks whose keys and values are on the device at once when they are streamed from host memory."""
 
 
@@ -53,14 +53,6 @@ class KVUsage:
     refreshes: int
 
 
-@dataclass(frozen=True)
-class KeyValues:
-    """One block's keys and values of the reference tokens, (B, …) in the attention's own axes."""
-
-    keys: Tensor
-    values: Tensor
-
-
 class KVStore:
     """Keys and values by block and sample.
 
@@ -70,43 +62,25 @@ class KVStore:
 
     def __init__(self, place: Place = "device") -> None:
         self.place: Place = place
-        self._blocks: dict[int, BatchedState[KeyValues]] = {}
+        self._blocks: _Blocks = _HostBlocks() if place == "host" else _DeviceBlocks()
         self._stored_blocks: dict[SampleKey, int] = {}
         self._peak_bytes = 0
-        self._can_pin = True
-        self._prefetcher: Prefetcher[KeyValues] = Prefetcher()
 
     def begin(self, samples: Sequence[SampleKey]) -> None:
         """Announce that all blocks of these samples will be stored anew; ``count`` starts from 0."""
-        self._prefetcher.discard()
+        self._blocks.begin()
         self._stored_blocks.update(dict.fromkeys(samples, 0))
 
     def put(self, block: int, samples: Sequence[SampleKey], keys: Tensor, values: Tensor) -> None:
         """Store a block's keys and values, (B, …) with a row per sample, in place of older ones."""
-        rows = self._blocks.setdefault(block, BatchedState())
-        new = KeyValues(keys, values)
-        old = rows.whole_batch(samples)
-        if old is not None and _fits(old.keys, keys) and _fits(old.values, values):
-            old.keys.copy_(keys, non_blocking=True)
-            old.values.copy_(values, non_blocking=True)
-        else:
-            rows.drop(samples)  # first, so that old and new are never held together
-            rows.put(samples, map_tensors(self._copy, new))
+        self._blocks.put(block, samples, KeyValues(keys, values))
         for sample in samples:
             self._stored_blocks[sample] = self._stored_blocks.get(sample, 0) + 1
-        if block + 1 == len(self._blocks):  # the last block known so far: before it there is never more
-            self._peak_bytes = max(self._peak_bytes, self.held_bytes)
+        self._peak_bytes = max(self._peak_bytes, self.held_bytes)
 
     def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues:
-        """Return a block's keys and values, and start fetching the next block's."""
-        stored = self._blocks[block].get(samples)
-        if self.place == "device":
-            return stored
-        fetched = self._prefetcher.take((block, tuple(samples)), stored, device)
-        following = self._blocks.get(block + 1)
-        if following is not None and following.has_all(samples):
-            self._prefetcher.fetch((block + 1, tuple(samples)), following.get(samples), device)
-        return fetched
+        """Return a block's keys and values, (B, …), to be read before the next block but one is asked for."""
+        return self._blocks.get(block, samples, device)
 
     def count(self, sample: SampleKey) -> int:
         """Count the blocks of a sample that were stored since ``begin``."""
@@ -114,59 +88,131 @@ class KVStore:
 
     def drop(self, samples: Sequence[SampleKey]) -> None:
         """Forget some samples."""
-        self._prefetcher.discard()
-        for rows in self._blocks.values():
-            rows.drop(samples)
+        self._blocks.drop(samples)
         for sample in samples:
             self._stored_blocks.pop(sample, None)
 
     def clear(self) -> None:
         """Forget everything."""
-        pinned = self.place == "host" and bool(self._blocks)
-        self._prefetcher.discard()
         self._blocks.clear()
         self._stored_blocks.clear()
-        if pinned:
-            _release_pinned_memory()
 
     @property
     def held_bytes(self) -> int:
         """Bytes that are stored now."""
-        return sum(rows.held_bytes for rows in self._blocks.values())
+        return self._blocks.held_bytes
 
     @property
     def peak_bytes(self) -> int:
         """The most that was stored at once."""
         return self._peak_bytes
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        """Copy to where it is stored; never a view, which would keep all tokens' keys alive."""
-        if self.place == "device" or tensor.device.type == "cpu":
-            return tensor.clone(memory_format=torch.contiguous_format)
-        return self._allocate_on_host(tensor).copy_(tensor, non_blocking=True)
 
-    def _allocate_on_host(self, like: Tensor) -> Tensor:
-        """Allocate pinned memory, or pageable memory (slower to stream) once the system grants no more of that."""
-        if self._can_pin:
-            try:
-                return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._can_pin = False
-        return torch.empty(like.shape, dtype=like.dtype)
+class _Blocks(Protocol):
+    """Keys and values of all blocks, in one place."""
+
+    held_bytes: int
+
+    def begin(self) -> None: ...
+    def put(self, block: int, samples: Sequence[SampleKey], new: KeyValues) -> None: ...
+    def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues: ...
+    def drop(self, samples: Sequence[SampleKey]) -> None: ...
+    def clear(self) -> None: ...
 
 
-def _fits(stored: Tensor, new: Tensor) -> bool:
-    """Whether the stored tensor can be overwritten; it may be on another device."""
-    return stored.shape == new.shape and stored.dtype == new.dtype
+class _DeviceBlocks:
+    """On the device, in the batches they came in."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self._blocks: dict[int, BatchedState[KeyValues]] = {}
+
+    def begin(self) -> None:
+        """Nothing is on its way."""
+
+    def put(self, block: int, samples: Sequence[SampleKey], new: KeyValues) -> None:
+        rows = self._blocks.setdefault(block, BatchedState())
+        old = rows.whole_batch(samples)
+        if old is not None and same_shapes(old, new):
+            old.keys.copy_(new.keys, non_blocking=True)
+            old.values.copy_(new.values, non_blocking=True)
+            return
+        self.held_bytes -= rows.held_bytes
+        rows.drop(samples)  # first, so that old and new are never held together
+        # Copies, for a view would keep all tokens' keys alive.
+        rows.put(samples, map_tensors(lambda tensor: tensor.clone(memory_format=torch.contiguous_format), new))
+        self.held_bytes += rows.held_bytes
+
+    def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues:
+        return self._blocks[block].get(samples)
+
+    def drop(self, samples: Sequence[SampleKey]) -> None:
+        for rows in self._blocks.values():
+            rows.drop(samples)
+        self.held_bytes = sum(rows.held_bytes for rows in self._blocks.values())
+
+    def clear(self) -> None:
+        self._blocks.clear()
+        self.held_bytes = 0
 
 
-def _release_pinned_memory() -> None:
-    """Return freed pinned memory to the system, which torch holds until the process ends; torch 2.5 or newer."""
-    empty_cache = getattr(torch._C, "_host_emptyCache", None)
-    if empty_cache is None or not torch.cuda.is_available():
-        return
-    with suppress(RuntimeError):  # after a CUDA failure there is nothing left to wait for
-        torch.cuda.synchronize()  # only what no copy may still read is released
-        empty_cache()
+class _HostBlocks:
+    """In host memory, an entry for each sample, so that any batch is put together by copies to the device alone."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self._blocks: dict[int, dict[SampleKey, KeyValues]] = {}
+        self._memory: HostMemory | None = None
+        self._prefetcher = Prefetcher()
+
+    def begin(self) -> None:
+        self._prefetcher.discard()
+
+    def put(self, block: int, samples: Sequence[SampleKey], new: KeyValues) -> None:
+        entries = self._blocks.setdefault(block, {})
+        for row, sample in enumerate(samples):
+            own = KeyValues(new.keys[row : row + 1], new.values[row : row + 1])
+            entry = entries.get(sample)
+            if entry is None or not same_shapes(entry, own):
+                self._drop_entry(block, sample)
+                entry = entries[sample] = map_tensors(self._allocate, own)
+                self.held_bytes += _bytes_of(entry)
+            entry.keys.copy_(own.keys, non_blocking=True)
+            entry.values.copy_(own.values, non_blocking=True)
+
+    def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues:
+        entries = self._blocks[block]
+        fetched = self._prefetcher.take((block, tuple(samples)), [entries[sample] for sample in samples], device)
+        following = self._blocks.get(block + 1, {})
+        if all(sample in following for sample in samples):
+            rows = [following[sample] for sample in samples]
+            self._prefetcher.fetch((block + 1, tuple(samples)), rows, device)
+        return fetched
+
+    def drop(self, samples: Sequence[SampleKey]) -> None:
+        self._prefetcher.discard()
+        for block in self._blocks:
+            for sample in samples:
+                self._drop_entry(block, sample)
+
+    def clear(self) -> None:
+        self._prefetcher.release()
+        if self._memory is not None:
+            self._memory.release()
+            self._memory = None
+        self._blocks.clear()
+        self.held_bytes = 0
+
+    def _drop_entry(self, block: int, sample: SampleKey) -> None:
+        entry = self._blocks[block].pop(sample, None)
+        if entry is not None:
+            self.held_bytes -= _bytes_of(entry)
+
+    def _allocate(self, like: Tensor) -> Tensor:
+        if self._memory is None:
+            self._memory = host_memory_for(like.device)
+        return self._memory.allocate(like)
+
+
+def _bytes_of(entry: KeyValues) -> int:
+    return sum(tensor.element_size() * tensor.nelement() for tensor in (entry.keys, entry.values))

@@ -1,0 +1,70 @@
+"""Main memory that a CUDA device can copy from and to without the CPU's help.
+
+Memory is allocated as usual and then registered with the driver (``cudaHostRegister``). PyTorch's own pinned allocator
+rounds every tensor up to a power of two, 48 MiB to 64, and before 2.5 never returns one to the system; what is
+registered here has its own size and is freed like any other tensor.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib_fluxkontext.errors import is_out_of_memory
+
+
+class HostMemory:
+    """Tensors in main memory, registered with the driver while they last.
+
+    Args:
+        cudart: ``torch.cuda.cudart()``, or None where tensors are not registered.
+    """
+
+    def __init__(self, cudart: Any = None) -> None:
+        self._cudart = cudart
+        self._registered: list[Tensor] = []
+        self._can_register = cudart is not None
+
+    def allocate(self, like: Tensor) -> Tensor:
+        """Allocate a tensor of equal shape and dtype; pageable, and slower to copy, once the driver registers no more.
+
+        Raises:
+            RuntimeError, MemoryError: main memory ran out.
+        """
+        tensor = torch.empty(like.shape, dtype=like.dtype)
+        if self._can_register and not self._register(tensor):
+            self._can_register = False
+        return tensor
+
+    def _register(self, tensor: Tensor) -> bool:
+        try:
+            error = int(self._cudart.cudaHostRegister(tensor.data_ptr(), tensor.nelement() * tensor.element_size(), 0))
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+            return False
+        if error == 0:
+            self._registered.append(tensor)
+        return error == 0
+
+    def release(self) -> None:
+        """Unregister everything, once no copy can still be under way. Whoever holds the tensors drops them after."""
+        registered, self._registered = self._registered, []
+        if not registered:
+            return
+        with suppress(RuntimeError):  # after a CUDA failure there is nothing left to wait for
+            torch.cuda.synchronize()
+        for tensor in registered:
+            with suppress(RuntimeError):
+                self._cudart.cudaHostUnregister(tensor.data_ptr())
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def host_memory_for(device: torch.device) -> HostMemory:
+    """Host memory for a device; registered for CUDA alone, since other backends cannot use it."""
+    return HostMemory(torch.cuda.cudart() if device.type == "cuda" else None)
