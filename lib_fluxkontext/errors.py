@@ -18,11 +18,17 @@ class KontextError(ValueError):
         super().__init__(" ".join((f"{field}: {reason}" if field else reason).split()))
 
 
+OUT_OF_MEMORY_PHRASES = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+"""In lower case: CUDA and Windows, DirectML and the CPU's allocator, Linux, cuBLAS and cuDNN
+(``CUBLAS_STATUS_ALLOC_FAILED``)."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out. Torch has an exception type for device memory, and only a message for host memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return any(phrase in str(error) for phrase in ("out of memory", "not enough memory", "can't allocate memory"))
+    message = str(error).lower()
+    return any(phrase in message for phrase in OUT_OF_MEMORY_PHRASES)
 
 
 def first_line(error: BaseException, limit: int | None = None) -> str:

@@ -11,6 +11,11 @@ from lib_fluxkontext.settings import KontextSettings
 
 GIB = 2**30
 
+HOST_MEMORY_FULL = (
+    "Keys and values of the references fit neither on the card nor into main memory: the references run in every "
+    "computed step."
+)
+
 FORGE_ACTIVATION_FACTOR = 1.28 * 16384
 """Bytes of activations per latent pixel and byte of a number: Forge's own estimate (``KModel.memory_required``)."""
 
@@ -24,13 +29,15 @@ FORECAST_BUFFERS = 2
 """What the forecast adds: a slope, and the step before while it is fitted."""
 
 QUANTISATIONS = (
-    (24, "FP16", 2.0),
-    (12, "Q8_0", 1.0625),
-    (8, "Q6_K or Q5_K", 0.82),
-    (0, "Q4_K or NF4, a little less faithful", 0.5625),
+    ("FP16", 2.0),
+    ("Q8_0", 1.0625),
+    ("Q6_K or Q5_K", 0.82),
+    ("Q4_K or NF4, a little less faithful", 0.5625),
 )
-"""From so many GB of VRAM on, which quantisation, and its bytes per parameter; the community's rule of thumb for
-FLUX.1."""
+"""Quantisations that people choose between, and their bytes per parameter (ggml's block sizes); largest first."""
+
+HOST_MARGIN = 2 * GIB
+"""Main memory that is left to everything else where keys and values are stored there."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class VramEstimate:
         key_values: of the references; where they are streamed, of the blocks that are there at once.
         free: what Forge keeps free of weights.
         place: where the references' keys and values are stored: in host memory where the card has no room for all.
+        host: bytes of main memory that they take there.
     """
 
     weights: int
@@ -95,6 +103,7 @@ class VramEstimate:
     key_values: int
     free: int
     place: Place = "device"
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -120,7 +129,7 @@ def estimate_vram(
         model: the transformer.
         load: what runs at once.
         settings: which caches are at work.
-        card: bytes that the card has, or None for as many as are needed.
+        card: bytes that sampling can have on the card, or None for as many as are needed.
         free: bytes that Forge keeps free of weights.
     """
     rows, references = load.rows, load.reference_tokens
@@ -142,7 +151,27 @@ def estimate_vram(
     if card is None or stored_blocks <= STREAMED_BLOCKS or estimate.total <= card:
         return estimate
     streamed = STREAMED_BLOCKS * estimate.key_values // stored_blocks
-    return replace(estimate, key_values=streamed, place="host")
+    return replace(estimate, key_values=streamed, place="host", host=estimate.key_values)
+
+
+def settings_within_host_memory(
+    settings: KontextSettings, estimate: VramEstimate, available: int
+) -> tuple[KontextSettings, str | None]:
+    """Turn reference reuse down where its keys and values do not fit into main memory either.
+
+    Under First Block Cache the first block's alone remain, which fit on any card.
+
+    Args:
+        settings: as asked for.
+        estimate: for them.
+        available: bytes of main memory that can be had.
+
+    Returns:
+        The settings that fit, and a note for the user if they are others.
+    """
+    if estimate.host <= max(0, available - HOST_MARGIN):
+        return settings, None
+    return settings.model_copy(update={"reference_refresh": 1 if settings.cache_active else 0}), HOST_MEMORY_FULL
 
 
 def max_gpu_weights(card: int, estimate: VramEstimate) -> int:
@@ -150,16 +179,23 @@ def max_gpu_weights(card: int, estimate: VramEstimate) -> int:
     return max(0, card - max(FORGE_MINIMUM_FREE, estimate.activations))
 
 
-def smaller_quantisation(card: int, bytes_per_parameter: float) -> str | None:
-    """Suggest what to choose instead of a checkpoint that does not fit; None where there is nothing smaller.
+def fitting_quantisation(
+    model: ModelSize, parameters: int, load: SamplingLoad, settings: KontextSettings, card: int, free: int
+) -> str | None:
+    """Suggest the largest quantisation with which sampling fits, by the same estimate; None where none does.
 
     Args:
-        card: its bytes; cards have a little less than their name says.
-        bytes_per_parameter: of the checkpoint.
+        model: the checkpoint that does not fit.
+        parameters: of its transformer.
+        load: what runs at once.
+        settings: which caches are at work.
+        card: bytes of the card.
+        free: bytes that Forge keeps free of weights.
     """
-    smaller = (
-        name
-        for gigabytes, name, size in QUANTISATIONS
-        if card >= (gigabytes - 0.6) * GIB and size < 0.9 * bytes_per_parameter
-    )
-    return next(smaller, None)
+    for name, size in QUANTISATIONS:
+        weights = int(size * parameters)
+        if weights >= 0.9 * model.weights:  # no smaller than what there is
+            continue
+        if estimate_vram(replace(model, weights=weights), load, settings, card, free).total <= card:
+            return name
+    return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -21,11 +21,16 @@ class Span(Protocol):
 
 
 class _HostSpan:
-    def __init__(self) -> None:
+    """By the host's clock, after waiting for a device whose work goes on by itself."""
+
+    def __init__(self, synchronise: Callable[[], None]) -> None:
+        self._synchronise = synchronise
+        synchronise()
         self._start = time.perf_counter()
         self._end = self._start
 
     def stop(self) -> None:
+        self._synchronise()
         self._end = time.perf_counter()
 
     def seconds(self) -> float:
@@ -54,11 +59,27 @@ class _CudaSpan:
         return bool(self._end.query())
 
 
+def _wait_for(device: torch.device) -> Callable[[], None]:
+    """How to wait for a device without events; the CPU needs none, and DirectML has no way."""
+    match device.type:
+        case "mps":
+            return torch.mps.synchronize
+        case "xpu":
+            return torch.xpu.synchronize
+    return lambda: None
+
+
 @contextmanager
 def measured(device: torch.device) -> Iterator[Span]:
-    """Time what runs inside: with CUDA events on a CUDA device, else with the host's clock."""
-    span: _CudaSpan | _HostSpan = _CudaSpan(device) if device.type == "cuda" else _HostSpan()
+    """Time what runs inside: with CUDA events on a CUDA device, else with the host's clock.
+
+    A failure of the clock never hides one of what it measures.
+    """
+    span: _CudaSpan | _HostSpan = _CudaSpan(device) if device.type == "cuda" else _HostSpan(_wait_for(device))
     try:
         yield span
-    finally:
-        span.stop()
+    except BaseException:
+        with suppress(RuntimeError):
+            span.stop()
+        raise
+    span.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,8 +22,8 @@ class MemoryUse:
         in_use: most that all programs together held on the card, by the driver (NVML), sampled once per model call.
         total: the card's memory.
         process: most physical memory that this process held, sampled once per model call.
-        spill_suspected: reserved or used memory reached what the card has, so the driver may have moved
-            some to shared memory. Inferred: neither torch nor NVML can see it.
+        spill_suspected: on Windows, reserved or used memory reached what the card has, so the driver may have moved
+            some to shared memory. Inferred: neither torch nor NVML can see it. On Linux CUDA fails instead.
     """
 
     device: str | None
@@ -33,6 +34,9 @@ class MemoryUse:
     process: int
     spill_suspected: bool = False
 
+
+SPILLS = sys.platform == "win32"
+"""Whether the driver moves memory of the card to main memory when it is full."""
 
 SPILL_SHARE = 0.985
 """Share of the card above which a spill is suspected: Windows' driver starts moving before 100 %."""
@@ -77,7 +81,7 @@ class MemoryMeter:
             in_use=in_use,
             total=properties.total_memory,
             process=process,
-            spill_suspected=max(reserved, in_use or 0) > SPILL_SHARE * properties.total_memory,
+            spill_suspected=SPILLS and max(reserved, in_use or 0) > SPILL_SHARE * properties.total_memory,
         )
 
     def _peaks_with_now(self) -> tuple[int, int | None]:

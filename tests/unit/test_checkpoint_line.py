@@ -53,7 +53,8 @@ def test_it_fits_or_not_and_what_to_do() -> None:
     assert "references 1.28 GB" in tight
     assert "more than the card's 12.00 GB" in tight
     assert "GPU Weights at 11,200 MB or less" in tight
-    assert "Instead, for this card: Q6_K or Q5_K." in tight
+    assert "Instead, for this card: Q4_K or NF4, a little less faithful." in tight
+    assert "About 2.92 GB of them cross to the card in every computed step." in tight
 
 
 def test_keys_and_values_of_references_on_the_card_or_streamed() -> None:

@@ -18,6 +18,7 @@ from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.sampling.session import TILED
+from lib_fluxkontext.sampling.vram import HOST_MEMORY_FULL
 
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
@@ -68,7 +69,7 @@ def test_every_sentence_is_translated(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_note_of_a_report_is_translated(language: str) -> None:
-    notes = {OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
+    notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
     assert notes - read(FOLDER, language).keys() == set()
 
 

@@ -14,12 +14,15 @@ from lib_fluxkontext.sampling.vram import (
     CACHE_BUFFERS,
     FORECAST_BUFFERS,
     GIB,
+    HOST_MEMORY_FULL,
+    QUANTISATIONS,
     ModelSize,
     SamplingLoad,
     VramEstimate,
     estimate_vram,
+    fitting_quantisation,
     max_gpu_weights,
-    smaller_quantisation,
+    settings_within_host_memory,
 )
 from lib_fluxkontext.settings import KontextSettings
 
@@ -79,17 +82,43 @@ def test_gpu_weights_leave_what_forge_itself_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "name"), [(24, "FP16"), (16, "Q8_0"), (12, "Q8_0"), (11.6, "Q8_0"), (8, "Q6_K"), (6, "Q4_K")]
+    ("card", "name"), [(32, "FP16"), (24, "Q8_0"), (14, "Q6_K"), (12, "Q4_K"), (11.4, "Q4_K"), (9, "None")]
 )
-def test_advice_by_the_card(card: float, name: str) -> None:
-    assert str(smaller_quantisation(int(card * GIB), bytes_per_parameter=4)).startswith(name)
+def test_what_is_advised_fits_by_the_same_estimate(card: float, name: str) -> None:
+    parameters, settings = 11_900_000_000, KontextSettings()
+    whole = ModelSize(weights=4 * parameters)
+    advised = fitting_quantisation(whole, parameters, TWO_REFERENCES, settings, int(card * GIB), GIB)
+    assert str(advised).startswith(name)
+    for quantisation, size in QUANTISATIONS:
+        fits = estimate_vram(ModelSize(int(size * parameters)), TWO_REFERENCES, settings).total <= card * GIB
+        if quantisation == advised:
+            assert fits
+            break
+        assert not fits
 
 
-@pytest.mark.parametrize(
-    ("bytes_per_parameter", "name"), [(2.0, "Q8_0"), (1.0625, "Q6_K"), (1.0, "Q6_K"), (0.7, "Q4_K"), (0.57, "None")]
-)
-def test_what_is_advised_is_smaller_than_what_does_not_fit(bytes_per_parameter: float, name: str) -> None:
-    assert str(smaller_quantisation(12 * GIB, bytes_per_parameter)).startswith(name)
+def test_what_is_advised_is_smaller_than_what_does_not_fit() -> None:
+    parameters = 11_900_000_000
+    q8 = ModelSize(weights=int(1.0625 * parameters))
+    roomy = int(64 * GIB)
+    assert str(fitting_quantisation(q8, parameters, TWO_REFERENCES, OFF, roomy, GIB)).startswith("Q6_K")
+    q4 = ModelSize(weights=int(0.5625 * parameters))
+    assert fitting_quantisation(q4, parameters, TWO_REFERENCES, OFF, roomy, GIB) is None
+
+
+def test_where_main_memory_is_short_too_the_first_block_alone_is_stored() -> None:
+    both = KontextSettings(reference_refresh=4)
+    streamed = estimate(both, card=16 * GIB)
+    assert streamed.host == pytest.approx(5.34 * GIB, rel=0.01)
+    assert settings_within_host_memory(both, streamed, 16 * GIB) == (both, None)
+    fallback, note = settings_within_host_memory(both, streamed, 7 * GIB)
+    assert note == HOST_MEMORY_FULL
+    assert fallback.reference_refresh == 1
+    assert estimate(fallback, card=16 * GIB).host == 0
+    without_cache, note = settings_within_host_memory(REUSE, streamed, 0)
+    assert (without_cache.reference_refresh, note) == (0, HOST_MEMORY_FULL)
+    on_card = estimate(both, card=64 * GIB)
+    assert settings_within_host_memory(both, on_card, 0) == (both, None)
 
 
 class FakeCard:
@@ -133,6 +162,14 @@ class FakePatcher:
         self.model = SimpleNamespace(size=size, diffusion_model=transformer)
         self.load_device = torch.device("cuda", 0)
         self.extra_preserved_memory_during_sampling = 0
+        self.controlnet_linked_list: Any = None
+        self.lora_patches: list[int] = []
+
+    def model_dtype(self) -> torch.dtype:
+        return torch.bfloat16
+
+    def has_online_lora(self) -> bool:
+        return bool(self.lora_patches)
 
     def memory_required(self, shape: list[int]) -> float:
         return 1.28 * shape[0] * shape[2] * shape[3] * 2 * 16384
@@ -156,7 +193,8 @@ class LoadedEntry:
 
 def forge_vram(monkeypatch: pytest.MonkeyPatch, card: FakeCard) -> Any:
     """The host's module, on the fake card."""
-    monkeypatch.setitem(sys.modules, "backend", SimpleNamespace(memory_management=card))
+    utils = SimpleNamespace(nested_compute_size=lambda patches, element_size: sum(patches) * element_size)
+    monkeypatch.setitem(sys.modules, "backend", SimpleNamespace(memory_management=card, utils=utils))
     monkeypatch.delitem(sys.modules, "lib_fluxkontext.hosts.forge.runtime.vram", raising=False)
     from lib_fluxkontext.hosts.forge.runtime import vram
 
@@ -169,7 +207,7 @@ def forge_vram(monkeypatch: pytest.MonkeyPatch, card: FakeCard) -> Any:
 def test_forge_reserves_by_the_panels_estimate(
     monkeypatch: pytest.MonkeyPatch, settings: KontextSettings, gigabytes: int
 ) -> None:
-    card = FakeCard(total=gigabytes * GIB, free=0)
+    card = FakeCard(total=gigabytes * GIB, free=gigabytes * GIB)
     reserved = forge_vram(monkeypatch, card).estimate_sampling(FakePatcher(), settings, TWO_REFERENCES)
     assert reserved == estimate(settings, card=gigabytes * GIB)
 
@@ -192,3 +230,34 @@ def test_nothing_is_reserved_for_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     forge_vram(monkeypatch, card).reserve(patcher, 0)
     assert patcher.extra_preserved_memory_during_sampling == 0
     assert len(card.current_loaded_models) == 1
+
+
+def test_placement_goes_by_what_is_free_not_by_the_size_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program, and CUDA itself, have a part of the card; this model's weights and others can make room."""
+    card, patcher, other = FakeCard(total=24 * GIB, free=5 * GIB), FakePatcher(12 * GIB), FakePatcher(2 * GIB)
+    card.current_loaded_models = [LoadedEntry(card, patcher), LoadedEntry(card, other)]
+    vram = forge_vram(monkeypatch, card)
+    assert vram.available_bytes(patcher) == 19 * GIB
+    assert vram.estimate_sampling(patcher, REUSE, TWO_REFERENCES).place == "host"
+    card.free = 9 * GIB
+    assert vram.estimate_sampling(patcher, REUSE, TWO_REFERENCES).place == "device"
+
+
+def test_what_forge_adds_when_sampling_begins_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 GiB are free; 2 reserved and 1 always free leave room, but not with a ControlNet of 3."""
+    card, patcher = FakeCard(total=16 * GIB, free=5 * GIB), FakePatcher()
+    card.current_loaded_models = [LoadedEntry(card, patcher)]
+    vram = forge_vram(monkeypatch, card)
+    patcher.lora_patches = [GIB // 4]
+    vram.reserve(patcher, 2 * GIB)
+    assert len(card.current_loaded_models) == 1
+    patcher.extra_preserved_memory_during_sampling = 0
+    patcher.controlnet_linked_list = SimpleNamespace(inference_memory_requirements=lambda dtype: 3 * GIB)
+    vram.reserve(patcher, 2 * GIB)
+    assert card.current_loaded_models == []
+
+
+def test_the_clone_lives_as_long_as_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    patcher = FakePatcher()
+    forge_vram(monkeypatch, FakeCard(total=16 * GIB, free=0)).keep_loaded(patcher)
+    assert patcher in vars(patcher.model).values()

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it broke, 2 the request is wrong, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -51,6 +52,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console in cp1251 or cp866 has no × and no –
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     paths = options.image or []
     try:

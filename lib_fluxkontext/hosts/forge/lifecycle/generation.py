@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -22,12 +23,12 @@ from lib_fluxkontext.hosts.forge.runtime.model_wrapper import HookedSampling, to
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
 from lib_fluxkontext.hosts.forge.runtime.vae import encoder
-from lib_fluxkontext.hosts.forge.runtime.vram import estimate_sampling, reserve
+from lib_fluxkontext.hosts.forge.runtime.vram import estimate_sampling, keep_loaded, reserve
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
-from lib_fluxkontext.sampling.vram import SamplingLoad
+from lib_fluxkontext.sampling.vram import SamplingLoad, settings_within_host_memory
 from lib_fluxkontext.telemetry.memory import MemoryMeter
 from lib_fluxkontext.telemetry.records import GenerationReport
 
@@ -108,6 +109,10 @@ class Generation:
             reference_tokens=sum(encoded.tokens.counts) if encoded else 0,
         )
         vram = estimate_sampling(unet, settings, load)
+        settings, shortage = settings_within_host_memory(settings, vram, psutil.virtual_memory().available)
+        if shortage is not None:
+            self._note(shortage)
+            vram = estimate_sampling(unet, settings, load)
         sampler = p.sampler
         session = SamplingSession(
             unet.model.diffusion_model,
@@ -122,6 +127,7 @@ class Generation:
         sampling = HookedSampling(session, sampler)
         unet.set_model_unet_function_wrapper(sampling.wrapper(unet.model_options.get("model_function_wrapper")))
         reserve(unet, vram.reserved)
+        keep_loaded(unet)
         p.sd_model.forge_objects.unet = unet
         self._samplings.append((p.iteration, sampling))
         live_reports.watch(live_reports.tab_of(p), self, session)

@@ -7,13 +7,16 @@ Forge does not know about spills into shared memory: one step then takes 25 time
 from __future__ import annotations
 
 import torch
-from backend import memory_management
+from backend import memory_management, utils
 
 from lib_fluxkontext.geometry import LATENT_CHANNELS, PATCH
 from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, computation_dtype, hidden_size
 from lib_fluxkontext.hosts.forge.runtime.protocols import UnetPatcher
 from lib_fluxkontext.sampling.vram import ModelSize, SamplingLoad, VramEstimate, estimate_vram
 from lib_fluxkontext.settings import KontextSettings
+
+PATCHER_ATTRIBUTE = "flux_kontext_patcher"
+"""On the model: the clone of its patcher that is, or was last, loaded."""
 
 
 def estimate_sampling(unet: UnetPatcher, settings: KontextSettings, load: SamplingLoad) -> VramEstimate:
@@ -32,13 +35,28 @@ def estimate_sampling(unet: UnetPatcher, settings: KontextSettings, load: Sampli
         dtype_bytes=int(memory_management.dtype_size(computation_dtype(transformer))),
         activation_bytes=float(unet.memory_required([1, LATENT_CHANNELS, PATCH, PATCH])),
     )
-    return estimate_vram(model, load, settings, card_bytes(unet.load_device), minimum_free_bytes())
+    return estimate_vram(model, load, settings, available_bytes(unet), minimum_free_bytes())
 
 
 def card_bytes(device: torch.device | None = None) -> int | None:
     """Return the memory of a card, by default the one that Forge computes on; None where it is the CPU."""
     device = device or memory_management.get_torch_device()
     return None if memory_management.is_device_cpu(device) else int(memory_management.get_total_memory(device))
+
+
+def available_bytes(unet: UnetPatcher) -> int | None:
+    """Return what a sampling can have on its card: what is free, this model's weights, and what Forge can unload.
+
+    None without a card. Other programs have a share of the card, and so has CUDA itself.
+    """
+    device = unet.load_device
+    if memory_management.is_device_cpu(device):
+        return None
+    resident = sum(
+        memory_management.module_size(entry.model.model, include_device=device)
+        for entry in memory_management.current_loaded_models
+    )
+    return int(memory_management.get_free_memory(device) + resident)
 
 
 def minimum_free_bytes() -> int:
@@ -70,8 +88,29 @@ def reserve(unet: UnetPatcher, needed: int) -> None:
         if index not in own
     )
     room = memory_management.get_free_memory(device) + others
-    if not own or room >= minimum_free_bytes() + unet.extra_preserved_memory_during_sampling:
-        return
-    for index in reversed(own):
-        loaded.pop(index).model_unload()
-    memory_management.soft_empty_cache()
+    wanted = minimum_free_bytes() + unet.extra_preserved_memory_during_sampling + _preserved_by_forge(unet)
+    if own and room < wanted:
+        for index in reversed(own):
+            loaded.pop(index).model_unload()
+        memory_management.soft_empty_cache()
+
+
+def keep_loaded(unet: UnetPatcher) -> None:
+    """Keep this clone of the patcher alive for as long as its model.
+
+    After a generation only Forge's list of loaded models refers to the clone. Forge takes such an entry for abandoned
+    and drops it without moving the weights, as soon as it frees memory for the text encoder or the VAE: neither it nor
+    ``reserve`` could unload them after that.
+    """
+    setattr(unet.model, PATCHER_ATTRIBUTE, unet)
+
+
+def _preserved_by_forge(unet: UnetPatcher) -> int:
+    """Bytes that Forge adds when sampling begins (``sampling_prepare``): for ControlNet and online LoRAs."""
+    preserved = 0.0
+    if unet.controlnet_linked_list is not None:
+        preserved += unet.controlnet_linked_list.inference_memory_requirements(unet.model_dtype())
+    if unet.has_online_lora():
+        element_size = memory_management.dtype_size(computation_dtype(unet.model.diffusion_model))
+        preserved += utils.nested_compute_size(unet.lora_patches, element_size=element_size)
+    return int(preserved)

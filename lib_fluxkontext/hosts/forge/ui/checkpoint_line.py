@@ -16,8 +16,8 @@ from lib_fluxkontext.sampling.vram import (
     SamplingLoad,
     VramEstimate,
     estimate_vram,
+    fitting_quantisation,
     max_gpu_weights,
-    smaller_quantisation,
 )
 from lib_fluxkontext.settings import KontextSettings
 
@@ -70,7 +70,11 @@ def describe_checkpoint(
     if facts.family == FAMILY_UNSURE:
         description += line(translate(UNSURE), "fk-muted")
     estimate = estimate_vram(ModelSize(facts.transformer_bytes), load, settings, card, free)
-    return description + _vram_line(facts, estimate, card)
+    if card is None or estimate.total <= card:
+        return description + _vram_line(estimate, card)
+    model = ModelSize(facts.transformer_bytes)
+    quantisation = fitting_quantisation(model, facts.parameters, load, settings, card, free)
+    return description + _vram_line(estimate, card, quantisation)
 
 
 def identification(facts: CheckpointFacts) -> str:
@@ -95,7 +99,7 @@ def identification(facts: CheckpointFacts) -> str:
     )
 
 
-def _vram_line(facts: CheckpointFacts, estimate: VramEstimate, card: int | None) -> str:
+def _vram_line(estimate: VramEstimate, card: int | None, quantisation: str | None = None) -> str:
     text = translate(
         "While sampling, estimated: {parts}, and {free} kept free: {total}",
         parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in _parts(estimate)),
@@ -106,7 +110,7 @@ def _vram_line(facts: CheckpointFacts, estimate: VramEstimate, card: int | None)
         return line(f"{text}.", "fk-muted")
     if estimate.total <= card:
         return line(text + translate(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
-    return line(text + _advice(facts, estimate, card), "fk-warning")
+    return line(text + _advice(estimate, card, quantisation), "fk-warning")
 
 
 def _parts(estimate: VramEstimate) -> list[tuple[str, int]]:
@@ -123,13 +127,20 @@ def _parts(estimate: VramEstimate) -> list[tuple[str, int]]:
     return parts
 
 
-def _advice(facts: CheckpointFacts, estimate: VramEstimate, card: int) -> str:
-    """Say what to do where the card has less than is needed."""
+def _advice(estimate: VramEstimate, card: int, quantisation: str | None) -> str:
+    """Say what to do where the card has less than is needed.
+
+    Args:
+        estimate: for the checkpoint that is chosen.
+        card: bytes.
+        quantisation: with which sampling would fit, or None.
+    """
     advice = translate(
         ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower.",
         card=gigabytes(card),
     )
-    quantisation = smaller_quantisation(card, facts.transformer_bytes / max(1, facts.parameters))
+    swapped = min(estimate.weights, estimate.total - card)
+    advice += translate(" About {size} of them cross to the card in every computed step.", size=gigabytes(swapped))
     if quantisation is not None:
         advice += translate(" Instead, for this card: {advice}.", advice=translate(quantisation))
     else:
