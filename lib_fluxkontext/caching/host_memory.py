@@ -20,10 +20,12 @@ class HostMemory:
     """Tensors in main memory, registered with the driver while they last.
 
     Args:
+        device: that copies from and to it.
         cudart: ``torch.cuda.cudart()``, or None where tensors are not registered.
     """
 
-    def __init__(self, cudart: Any = None) -> None:
+    def __init__(self, device: torch.device, cudart: Any = None) -> None:
+        self._device = device
         self._cudart = cudart
         self._registered: list[Tensor] = []
         self._can_register = cudart is not None
@@ -56,7 +58,7 @@ class HostMemory:
         if not registered:
             return
         with suppress(RuntimeError):  # after a CUDA failure there is nothing left to wait for
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         for tensor in registered:
             with suppress(RuntimeError):
                 self._cudart.cudaHostUnregister(tensor.data_ptr())
@@ -67,4 +69,4 @@ class HostMemory:
 
 def host_memory_for(device: torch.device) -> HostMemory:
     """Host memory for a device; registered for CUDA alone, since other backends cannot use it."""
-    return HostMemory(torch.cuda.cudart() if device.type == "cuda" else None)
+    return HostMemory(device, torch.cuda.cudart() if device.type == "cuda" else None)

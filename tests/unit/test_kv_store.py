@@ -16,6 +16,7 @@ from lib_fluxkontext.caching.kv_store import KVStore, Place
 from lib_fluxkontext.caching.prefetch import BUFFER_SETS, Prefetcher
 
 CPU = torch.device("cpu")
+SECOND_CARD = torch.device("cuda", 1)
 BLOCKS = 57
 
 
@@ -168,13 +169,13 @@ class FakeCudart:
 
 def test_registered_memory_has_its_own_size_and_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     cudart, order = FakeCudart(room=10), []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append(dict(cudart.registered)))
-    memory = HostMemory(cudart)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: order.append((device, dict(cudart.registered))))
+    memory = HostMemory(SECOND_CARD, cudart)
     tensor = memory.allocate(torch.zeros(3, 5, dtype=torch.bfloat16))
     assert cudart.registered == {tensor.data_ptr(): 3 * 5 * 2}
     memory.release()
     assert cudart.registered == {}
-    assert order == [{tensor.data_ptr(): 30}]  # no copy may still read what is unregistered
+    assert order == [(SECOND_CARD, {tensor.data_ptr(): 30})]  # no copy may still read what is unregistered
     memory.release()
     assert len(order) == 1
 
@@ -183,9 +184,9 @@ def test_registered_memory_has_its_own_size_and_is_given_back(monkeypatch: pytes
 def test_where_the_driver_registers_no_more_pageable_memory_serves(
     monkeypatch: pytest.MonkeyPatch, raises: str | None
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     cudart = FakeCudart(room=1, raises=raises)
-    memory = HostMemory(cudart)
+    memory = HostMemory(SECOND_CARD, cudart)
     like = torch.zeros(2, 3, dtype=torch.bfloat16)
     tensors = [memory.allocate(like) for _ in range(4)]
     assert all((tensor.shape, tensor.dtype, tensor.device) == (like.shape, like.dtype, CPU) for tensor in tensors)
@@ -195,6 +196,6 @@ def test_where_the_driver_registers_no_more_pageable_memory_serves(
 
 
 def test_another_failure_to_register_is_not_taken_for_full_memory() -> None:
-    memory = HostMemory(FakeCudart(room=0, raises="CUDA error: an illegal memory access was encountered"))
+    memory = HostMemory(SECOND_CARD, FakeCudart(room=0, raises="CUDA error: an illegal memory access was encountered"))
     with pytest.raises(RuntimeError, match="illegal"):
         memory.allocate(torch.zeros(1))
