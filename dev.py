@@ -1,6 +1,7 @@
-"""One door: ``python dev.py demo``, ``test [--quick]``, ``bench``, ``pictures``. Needs Python 3.10 or newer with pip.
+"""One door: ``python dev.py demo``, ``test [--quick]``, ``bench``, ``gpu``, ``pictures``.
 
-Commands set up ``.venv`` first: what is missing is installed, a second time nothing happens.
+Needs Python 3.10 or newer with pip. Commands set up ``.venv`` first: what is missing is installed, a second time
+nothing happens.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ def main() -> int:
     commands.add_parser("lint", help="style and types alone")
     commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
+    commands.add_parser("gpu", help="what only a CUDA device can show: docs/gpu.md; what follows is for the command")
     commands.add_parser("pictures", help="renew the README's pictures of the panel; needs Forge and Chromium")
     options, rest = parser.parse_known_args()
-    if rest and options.command not in ("test", "bench"):
+    if rest and options.command not in ("test", "bench", "gpu"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     set_up()
     match options.command:
@@ -45,6 +47,8 @@ def main() -> int:
             return run("-m", "examples.demo")
         case "bench":
             return run("-m", "benchmarks.frontier", *rest)
+        case "gpu":
+            return run("-m", "benchmarks.gpu", *rest)
         case "pictures":
             return run("-m", "tools.panel_pictures")
     quick = ("-m", "not forge and not slow") if options.quick else ()

@@ -1,4 +1,4 @@
-"""Run the benchmark: ``python -m benchmarks.frontier [--pairs 6] [--images 16] [--only PART] [--full-size]``."""
+"""Run the benchmark: ``python -m benchmarks.frontier [--pairs 6] [--images 16] [--only PART]``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from benchmarks.frontier import document
-from benchmarks.frontier.full_size import full_size_section
 from benchmarks.frontier.measure import Row, measure, rows
 from benchmarks.frontier.methods import LIBRARIES, UNCACHED, methods
 from benchmarks.frontier.results import Pictures, Steps, load
@@ -42,19 +41,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6, help="pairs of held-out photographs (6)")
     parser.add_argument("--images", type=int, default=16, help="pictures of each pair, in one batch (16)")
     parser.add_argument("--rounds", type=int, default=3, help="of the model without training (3)")
-    parser.add_argument("--only", choices=("pictures", "steps", "full-size", "document"), help="measure one part again")
-    parser.add_argument("--full-size", action="store_true", help="FLUX.1's real size too; needs a CUDA device")
+    parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
     options = parser.parse_args()
-    if (options.full_size or options.only == "full-size") and not torch.cuda.is_available():
-        parser.error("the full size needs a CUDA device, and there is none")
     results = load(document.DOCS / "benchmarks.json")
     if options.only in (None, "pictures"):
         results.pictures = pictures(options.pairs, options.images)
     if options.only in (None, "steps"):
         recipe = f"{MEDIUM_STEPS} Euler steps, medians over {options.rounds} interleaved rounds"
         results.steps = Steps(machine(), recipe, medium(options.rounds))
-    if options.full_size or options.only == "full-size":
-        results.full_size = full_size_section()
     results.save(document.DOCS / "benchmarks.json")
     if results.pictures is None or results.steps is None:
         parser.exit(message="The document needs the other parts too.\n")

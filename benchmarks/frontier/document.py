@@ -139,5 +139,5 @@ the sum: four passes over the picture's tokens.
 
 ## Full size on a GPU
 
-{results.full_size}
+FLUX.1's real size, with random weights, is measured by `python dev.py gpu` on a CUDA device: [docs/gpu.md](gpu.md).
 """

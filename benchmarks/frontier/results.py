@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier.full_size import NOT_MEASURED
 from benchmarks.frontier.measure import Row
 from benchmarks.frontier.steps import Cost
 
@@ -51,11 +50,10 @@ class Results:
 
     pictures: Pictures | None = None
     steps: Steps | None = None
-    full_size: str = field(default=NOT_MEASURED)
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
-        parts: dict[str, Any] = {"full_size": self.full_size}
+        parts: dict[str, Any] = {}
         if self.pictures is not None:
             parts["pictures"] = asdict(self.pictures)
         if self.steps is not None:
@@ -69,7 +67,7 @@ def load(path: Path) -> Results:
     if not path.is_file():
         return Results()
     parts = json.loads(path.read_text(encoding="utf-8"))
-    results = Results(full_size=parts["full_size"])
+    results = Results()
     if "pictures" in parts:
         tables = {
             int(count): [_row(values) for values in rows] for count, rows in parts["pictures"].pop("tables").items()

@@ -9,7 +9,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lib_fluxkontext.caching.caches import Caches
 from lib_fluxkontext.caching.kv_store import Place
 from lib_fluxkontext.caching.sample_key import Step
 from lib_fluxkontext.geometry import TOKEN_CHANNELS, TOKEN_SIDE
@@ -20,6 +22,7 @@ from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.memory import MemoryMeter
+from lib_fluxkontext.telemetry.records import PassReport
 
 TEXT_TOKENS = 256
 """As Forge pads T5's."""
@@ -59,6 +62,10 @@ class Cost:
         kept: median of a step on kept references, or None.
         reused: median of a reused step, or None.
         peak_bytes: peak of the tensors on the device by torch, beyond what lay there before; None without CUDA.
+        computed_peak: the same of the computed steps alone.
+        kept_peak: of the steps on kept references.
+        reused_peak: of the reused steps.
+        note: what the sampling had to say, such as that memory did not suffice for a cache.
     """
 
     seconds: float
@@ -66,6 +73,27 @@ class Cost:
     kept: float | None
     reused: float | None
     peak_bytes: int | None
+    computed_peak: int | None = None
+    kept_peak: int | None = None
+    reused_peak: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One sampling's result and what was seen on the way.
+
+    Attributes:
+        change: what all steps together added to the noise, (1, tokens, channels) in float32 on the CPU.
+        seconds: of the whole, from the first call to the end of the last.
+        report: of its model calls.
+        peaks: by step, the peak of the tensors on the device beyond what lay there before; empty without CUDA.
+    """
+
+    change: Tensor
+    seconds: float
+    report: PassReport
+    peaks: Sequence[int]
 
 
 def build(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
@@ -85,7 +113,7 @@ def build(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> A
 def sample(
     transformer: Any, side: int, references: int, settings: KontextSettings, steps: int, place: Place = "device"
 ) -> Cost:
-    """Run Euler steps on noise.
+    """Run Euler steps on noise, and return what they cost.
 
     Args:
         transformer: of ``build``.
@@ -95,16 +123,48 @@ def sample(
         steps: how many.
         place: where keys and values of references are kept.
     """
+    sigmas = torch.linspace(1, 0, steps + 1)
+    done = euler(transformer, side, references, build_caches(settings, references > 0, place), sigmas)
+    note = done.report.notes[0] if done.report.notes else None
+    if note is not None:
+        print(f"  note: {note}")
+    seconds: dict[str, list[float]] = {"computed": [], "kept": [], "reused": []}
+    peaks: dict[str, list[int]] = {"computed": [], "kept": [], "reused": []}
+    for step in done.report.steps:
+        seconds[step.kind].append(step.seconds)
+        peaks[step.kind] += done.peaks[step.index : step.index + 1]
+    first, *later = seconds["computed"]
+    seconds["computed"] = later or [first]
+    return Cost(
+        done.seconds,
+        *(median(times) if times else None for times in seconds.values()),
+        max(done.peaks, default=None),
+        *(max(values, default=None) for values in peaks.values()),
+        note,
+    )
+
+
+def euler(transformer: Any, side: int, references: int, caches: Caches, sigmas: Tensor) -> Sampled:
+    """Run Euler steps on noise that is the same on every device.
+
+    Args:
+        transformer: of ``build``.
+        side: of the picture and of each reference, in pixels.
+        references: how many.
+        caches: fresh ones.
+        sigmas: noise levels, a step between each and the next.
+    """
     weight = next(transformer.parameters())
     device, dtype, config = weight.device, weight.dtype, transformer.config
     rows = side // TOKEN_SIDE
     tokens = rows * rows
     generator = torch.Generator().manual_seed(1)
 
-    def noise(*shape: int) -> torch.Tensor:
+    def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device, dtype)
 
     image, text = noise(1, tokens, TOKEN_CHANNELS), noise(1, TEXT_TOKENS, config.joint_attention_dim)
+    change = torch.zeros(image.shape, device=device)
     fixed = {
         "encoder_hidden_states": text,
         "pooled_projections": noise(1, config.pooled_projection_dim),
@@ -118,39 +178,31 @@ def sample(
         ids = offset_ids([(rows, rows)] * references)
         packed = ReferenceTokens(noise(1, tokens * references, TOKEN_CHANNELS), ids, (tokens,) * references)
         encoded = EncodedReferences(packed, 0.0, encoded=references, cached=0)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    session = SamplingSession(
-        transformer,
-        DiffusersFluxAdapter(),
-        tokens,
-        MemoryMeter(device, reset_peaks=False),
-        build_caches(settings, references > 0, place),
-        encoded,
-    )
-    sigmas = torch.linspace(1, 0, steps + 1)
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    peaks: list[int] = []
+    memory = MemoryMeter(device, reset_peaks=False)
+    session = SamplingSession(transformer, DiffusersFluxAdapter(), tokens, memory, caches, encoded)
+    steps = len(sigmas) - 1
     start = time.perf_counter()
-    with torch.inference_mode():
-        for index in range(steps):
-            timestep = sigmas[index : index + 1].to(device)
-            with session.call([0], Step(index, index == steps - 1), timestep):
-                (velocity,) = transformer(hidden_states=image, timestep=timestep.to(dtype), **fixed)
-            image = image + (sigmas[index + 1] - sigmas[index]).item() * velocity
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - start
-    done = session.close()
-    if done.notes:
-        print(f"  note: {done.notes[0]}")
-    peak = torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else None
-    kinds: dict[str, list[float]] = {"computed": [], "kept": [], "reused": []}
-    for step in done.steps:
-        kinds[step.kind].append(step.seconds)
-    first, *later = kinds["computed"]
-    kinds["computed"] = later or [first]
-    computed, kept, reused = (median(times) if times else None for times in kinds.values())
-    return Cost(seconds, computed, kept, reused, peak)
+    try:
+        with torch.inference_mode():
+            for index in range(steps):
+                timestep = sigmas[index : index + 1].to(device)
+                if device.type == "cuda":  # the allocator counts on the host: neither call waits
+                    torch.cuda.reset_peak_memory_stats(device)
+                with session.call([0], Step(index, index == steps - 1), timestep):
+                    (velocity,) = transformer(hidden_states=image, timestep=timestep.to(dtype), **fixed)
+                if device.type == "cuda":
+                    peaks.append(torch.cuda.max_memory_allocated(device) - before)
+                difference = (sigmas[index + 1] - sigmas[index]).item() * velocity
+                image = image + difference
+                change += difference
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    finally:
+        report = session.close()
+    return Sampled(change.cpu(), seconds, report, peaks)
 
 
 def median_of_present(values: Sequence[float | None]) -> float | None:
