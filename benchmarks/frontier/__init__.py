@@ -2,6 +2,6 @@
 
     python dev.py bench
 
-``methods`` says what is compared, ``measure`` runs it interleaved, ``large`` does the same for the cost alone on models
+``methods`` says what is compared, ``measure`` runs it interleaved, ``steps`` the cost alone on a model
 without training, ``document`` writes ``docs/benchmarks.md`` and its plots.
 """
