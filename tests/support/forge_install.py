@@ -49,7 +49,7 @@ def has_bitsandbytes() -> bool:
 
 def forge_available() -> str | None:
     """Return None where a Forge can be started, else the reason, in a line that says what to do."""
-    hint = "set FORGE_ROOT=<folder of an installed Stable Diffusion WebUI Forge> to run this test"
+    hint = "set FORGE_ROOT to the folder of an installed Stable Diffusion WebUI Forge"
     if not (forge_root() / "launch.py").is_file():
         return f"no Forge was found; {hint}"
     if not forge_python().exists():
