@@ -84,7 +84,8 @@ def test_forges_model_classes_give_the_same_picture(
     assert kinds == theirs["kinds"]
     expected = {"computed"} | ({"reused"} if "cache_threshold" in settings else set())
     assert set(kinds) - {"kept"} == expected
-    assert ("kept" in kinds) == (caches == "reference reuse" and count > 0) or caches == "both"
+    if caches != "both":  # there First Block Cache decides whether a step between refreshes is computed
+        assert ("kept" in kinds) == (caches == "reference reuse" and count > 0)
     picture = ((theirs["picture"][0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1) * 255).numpy()
     assert np.abs(picture - np.asarray(mine.image, dtype=np.float32)).mean() < 1.0
 
