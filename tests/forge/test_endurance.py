@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,9 +21,9 @@ from tests.support.waiting import wait_until
 
 WARM_UP = 10
 GENERATIONS = 50
-MEASURED = 20
-"""After each of the last so many generations the server's memory is measured. Its median growth counts: what the
-allocator keeps of freed memory jumps by 20 MiB now and then, up and down."""
+MEASURED = 40
+"""After each of the last so many generations the server's memory is measured. What the allocator keeps of freed memory
+jumps by MiB from one to the next, up and down, so that a trend takes many of them."""
 
 LATENT_BYTES = 16 * 64 * 64 * 4
 """A cached latent of the 512×512 photograph; the cached keys and values of a generation have 16 MiB."""
@@ -97,6 +97,11 @@ def assert_falls_to(count: Callable[[], int], most: int, what: str) -> None:
     wait_until(lambda: count() <= most, 15, lambda: f"{count()} {what} to become {most} or fewer")
 
 
+def growth(memory: Sequence[int]) -> float:
+    """Fit the growth per generation as Theil and Sen do: the median slope between all pairs, which no jump moves."""
+    return median((later - earlier) / (j - i) for (i, earlier), (j, later) in combinations(enumerate(memory), 2))
+
+
 def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeServer) -> None:
     process = psutil.Process(forge.process.pid)
     for number in range(WARM_UP):
@@ -110,7 +115,7 @@ def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeS
         assert tuple(step_kinds(result)) == KINDS
         if number >= GENERATIONS - MEASURED:
             memory.append(held(forge, process))
-    assert median(after - before for before, after in pairwise(memory)) < LATENT_BYTES / 2
+    assert growth(memory) < LATENT_BYTES / 2
     assert_falls_to(lambda: handles(process), opened, "open handles")
     assert_falls_to(lambda: threads(forge), started, "threads")
     assert counted(forge) == alive
