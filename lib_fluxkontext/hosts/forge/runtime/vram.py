@@ -6,6 +6,8 @@ Forge does not know about spills into shared memory: one step then takes 25 time
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from backend import memory_management, utils
 
@@ -38,9 +40,9 @@ def estimate_sampling(unet: UnetPatcher, settings: KontextSettings, load: Sampli
     return estimate_vram(model, load, settings, available_bytes(unet), minimum_free_bytes())
 
 
-def card_bytes(device: torch.device | None = None) -> int | None:
-    """Return the memory of a card, by default the one that Forge computes on; None where it is the CPU."""
-    device = device or memory_management.get_torch_device()
+def card_bytes() -> int | None:
+    """Return the memory of the card that Forge computes on, or None where it is the CPU."""
+    device = memory_management.get_torch_device()
     return None if memory_management.is_device_cpu(device) else int(memory_management.get_total_memory(device))
 
 
@@ -52,10 +54,12 @@ def available_bytes(unet: UnetPatcher) -> int | None:
     device = unet.load_device
     if memory_management.is_device_cpu(device):
         return None
-    resident = sum(
-        memory_management.module_size(entry.model.model, include_device=device)
-        for entry in memory_management.current_loaded_models
-    )
+    return _room_without(memory_management.current_loaded_models, device)
+
+
+def _room_without(entries: Sequence[memory_management.LoadedModel], device: torch.device) -> int:
+    """Return what is free on a device, and would be without these loaded models."""
+    resident = sum(memory_management.module_size(entry.model.model, include_device=device) for entry in entries)
     return int(memory_management.get_free_memory(device) + resident)
 
 
@@ -82,12 +86,7 @@ def reserve(unet: UnetPatcher, needed: int) -> None:
         return
     loaded = memory_management.current_loaded_models
     own = [index for index, entry in enumerate(loaded) if unet.is_clone(entry.model)]
-    others = sum(
-        memory_management.module_size(entry.model.model, include_device=device)
-        for index, entry in enumerate(loaded)
-        if index not in own
-    )
-    room = memory_management.get_free_memory(device) + others
+    room = _room_without([entry for index, entry in enumerate(loaded) if index not in own], device)
     wanted = minimum_free_bytes() + unet.extra_preserved_memory_during_sampling + _preserved_by_forge(unet)
     if own and room < wanted:
         for index in reversed(own):

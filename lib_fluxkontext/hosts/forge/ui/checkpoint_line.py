@@ -69,10 +69,10 @@ def describe_checkpoint(
         return description + line(translate("It cannot take references; choose FLUX.1 Kontext."), "fk-warning")
     if facts.family == FAMILY_UNSURE:
         description += line(translate(UNSURE), "fk-muted")
-    estimate = estimate_vram(ModelSize(facts.transformer_bytes), load, settings, card, free)
+    model = ModelSize(facts.transformer_bytes)
+    estimate = estimate_vram(model, load, settings, card, free)
     if card is None or estimate.total <= card:
         return description + _vram_line(estimate, card)
-    model = ModelSize(facts.transformer_bytes)
     quantisation = fitting_quantisation(model, facts.parameters, load, settings, card, free)
     return description + _vram_line(estimate, card, quantisation)
 
