@@ -95,7 +95,7 @@ def report_to_infotext(report: GenerationReport) -> dict[str, str]:
     """Write the results included in every image's infotext."""
     fields = {STEP_TIME: text.step_time(report), STEPS_CACHED: text.steps_cached(report)}
     if report.memory is not None:
-        fields[VRAM_PEAK] = text.memory_peak(report.memory)
+        fields[VRAM_PEAK] = text.memory_peak(report)
     return fields
 
 

@@ -16,12 +16,28 @@ from torch import Tensor
 from lib_fluxkontext.errors import is_out_of_memory
 
 
+class _CardDriver:
+    """``torch.cuda.cudart()`` with a card current: whichever is current is given a context, half a gigabyte of it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cudart = torch.cuda.cudart()
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        with torch.cuda.device(self._device):
+            return int(self._cudart.cudaHostRegister(address, size, flags))
+
+    def cudaHostUnregister(self, address: int) -> int:
+        with torch.cuda.device(self._device):
+            return int(self._cudart.cudaHostUnregister(address))
+
+
 class HostMemory:
     """Tensors in main memory, registered with the driver while they last.
 
     Args:
         device: that copies from and to it.
-        cudart: ``torch.cuda.cudart()``, or None where tensors are not registered.
+        cudart: registers and unregisters, or None where tensors are not registered.
     """
 
     def __init__(self, device: torch.device, cudart: Any = None) -> None:
@@ -36,7 +52,7 @@ class HostMemory:
         Raises:
             RuntimeError, MemoryError: main memory ran out.
         """
-        tensor = torch.empty(like.shape, dtype=like.dtype)
+        tensor = torch.empty(like.shape, dtype=like.dtype, device="cpu")
         if self._can_register and not self._register(tensor):
             self._can_register = False
         return tensor
@@ -69,4 +85,4 @@ class HostMemory:
 
 def host_memory_for(device: torch.device) -> HostMemory:
     """Host memory for a device; registered for CUDA alone, since other backends cannot use it."""
-    return HostMemory(device, torch.cuda.cudart() if device.type == "cuda" else None)
+    return HostMemory(device, _CardDriver(device) if device.type == "cuda" else None)

@@ -45,7 +45,8 @@ class CudaCopyStream:
 
     @contextmanager
     def copying(self) -> Iterator[None]:
-        with torch.cuda.stream(self._stream):
+        # The card is made current first: on leaving, the stream's context manager would set up whichever was before.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             yield
 
     def finish(self) -> None:

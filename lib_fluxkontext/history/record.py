@@ -38,6 +38,9 @@ class Run:
         settings: of the extension, as JSON without images.
         thumbnail: JPEG.
         prompt: of the first image; empty unless the user's settings have it stored.
+        estimated_bytes: what the largest sampling was estimated to take on the card beside the weights, or None.
+        reserved_bytes: the part of it that Forge was asked to keep free, or None.
+        used_bytes: what it took, or None where that could not be measured.
     """
 
     made: str
@@ -64,6 +67,9 @@ class Run:
     settings: str
     thumbnail: bytes
     prompt: str = ""
+    estimated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    used_bytes: int | None = None
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Run))
@@ -81,6 +87,9 @@ class RunCosts(TypedDict):
     encode_seconds: float
     memory_bytes: int
     on_card: bool
+    estimated_bytes: int | None
+    reserved_bytes: int | None
+    used_bytes: int | None
 
 
 def describe_cache(settings: KontextSettings) -> str:
@@ -100,6 +109,8 @@ def run_costs(report: GenerationReport) -> RunCosts:
     """Take from a report what the run log records."""
     memory = report.memory
     on_card = memory is not None and memory.device is not None
+    measured = [sampling.working_memory for sampling in report.passes if sampling.working_memory is not None]
+    largest = max(measured, key=lambda working: working.estimated) if measured and on_card else None
     return {
         "reference_tokens": max((sum(sampling.reference_tokens) for sampling in report.passes), default=0),
         "reused_share": report.reused_share,
@@ -110,4 +121,7 @@ def run_costs(report: GenerationReport) -> RunCosts:
         "encode_seconds": sum(sampling.encode_seconds for sampling in report.passes),
         "memory_bytes": 0 if memory is None else int((memory.allocated if on_card else memory.process) or 0),
         "on_card": on_card,
+        "estimated_bytes": largest.estimated if largest else None,
+        "reserved_bytes": largest.reserved if largest else None,
+        "used_bytes": largest.used if largest else None,
     }

@@ -22,6 +22,10 @@ MIGRATIONS = (
         f"CREATE INDEX IF NOT EXISTS by_{column} ON runs ({column}, id DESC)"
         for column in ("sampling_seconds", "computed_seconds", "memory_bytes", "checkpoint")
     ),
+    tuple(
+        f"ALTER TABLE runs ADD COLUMN {column} INTEGER"
+        for column in ("estimated_bytes", "reserved_bytes", "used_bytes")
+    ),
 )
 """SQL statements that lead from each version of the table to the next, from the first on."""
 
@@ -30,10 +34,13 @@ BUSY_TIMEOUT_SECONDS = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
 _SQL_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
+_LATER_COLUMNS = ("prompt", "estimated_bytes", "reserved_bytes", "used_bytes")
+"""Added by ``MIGRATIONS``."""
+
 _FIRST_VERSION_COLUMNS = ", ".join(
     f"{name} {_SQL_TYPES.get(str(Run.__annotations__[name]).split(' ')[0], 'TEXT')}"
     for name in COLUMNS
-    if name != "prompt"
+    if name not in _LATER_COLUMNS
 )
 
 

@@ -37,6 +37,7 @@ CELLS: dict[str, Callable[[Run], str]] = {
     "Sampling": lambda run: text.seconds(run.sampling_seconds),
     "Encoding": lambda run: text.seconds(run.encode_seconds),
     "Memory": lambda run: text.gigabytes(run.memory_bytes) + ("" if run.on_card else " (no CUDA)"),
+    "Estimate": lambda run: _estimate(run),
     "Seed": lambda run: str(run.seed),
     "Prompt": lambda run: " ".join(run.prompt.split()),
 }
@@ -131,13 +132,24 @@ def _scrollable(table: str) -> str:
     return f'<div class="fk-runs" role="region" aria-label="{escape(translate("Runs"))}" tabindex="0">{table}</div>'
 
 
+def _estimate(run: Run) -> str:
+    """What was estimated beside the weights, what was reserved of it, and what it took: ``"2.90/1.40/2.71 GB"``."""
+    if run.estimated_bytes is None:
+        return "–"
+    sizes = (run.estimated_bytes, run.reserved_bytes, run.used_bytes)
+    return "/".join("–" if size is None else f"{size / 2**30:.2f}" for size in sizes) + " GB"
+
+
 def _has_prompt(runs: Runs) -> bool:
     return any(run.prompt for _, run in runs)
 
 
 def _columns(runs: Runs) -> dict[str, Callable[[Run], str]]:
-    """Select the columns: all, but prompts only where one is stored."""
-    return {name: cell for name, cell in CELLS.items() if name != "Prompt" or _has_prompt(runs)}
+    """Select the columns: all, but prompts only where one is stored, and estimates only where a card had one."""
+    omitted = set() if _has_prompt(runs) else {"Prompt"}
+    if all(run.estimated_bytes is None for _, run in runs):
+        omitted.add("Estimate")
+    return {name: cell for name, cell in CELLS.items() if name not in omitted}
 
 
 def _cell(name: str, content: str) -> str:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lib_fluxkontext.i18n import translate
-from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import GenerationReport, StepRecord
+from lib_fluxkontext.telemetry.working_memory import WorkingMemory
 
 
 def seconds(value: float | None) -> str:
@@ -58,12 +58,31 @@ def has_split_steps(report: GenerationReport) -> bool:
     return any(0 < step.reused < step.images for step in report.steps)
 
 
-def memory_peak(memory: MemoryUse) -> str:
-    """Format torch's peaks on the card; without CUDA the process's memory."""
+def memory_peak(report: GenerationReport) -> str:
+    """Format torch's peaks on the card; without CUDA the process's memory. A dash where nothing was measured."""
+    memory = report.memory
+    if memory is None:
+        return "–"
     if memory.device is None:
         return f"no CUDA; process {gigabytes(memory.process)}"
     peaks = f"{gigabytes(memory.allocated)} allocated; {gigabytes(memory.reserved)} reserved"
-    return peaks + ("; spill suspected" if memory.spill_suspected else "")
+    return peaks + ("; spill suspected" if report.spill_suspected else "")
+
+
+def working_memory(measured: WorkingMemory) -> str:
+    """Say what a sampling was estimated to take beside the weights, what was reserved of it, and what it took."""
+    line = translate(
+        "Memory beside the weights: {estimated} estimated, of which {reserved} reserved for references and caches",
+        estimated=gigabytes(measured.estimated),
+        reserved=gigabytes(measured.reserved),
+    )
+    if measured.used is None or measured.off is None:
+        return line + translate("; what it took is not known, because an earlier peak was higher.")
+    percent = f"{abs(measured.off) / measured.estimated:.0%}" if measured.estimated else "–"
+    used = gigabytes(measured.used)
+    if measured.off > 0:
+        return line + translate("; it took {used}, {percent} more.", used=used, percent=percent)
+    return line + translate("; it took {used}, {percent} less.", used=used, percent=percent)
 
 
 def counts(steps: Sequence[StepRecord]) -> str:
@@ -75,7 +94,7 @@ def counts(steps: Sequence[StepRecord]) -> str:
 def notes(report: GenerationReport) -> list[str]:
     """Collect the notes for the user, without duplicates."""
     collected = [*report.notes, *(note for sampling in report.passes for note in sampling.notes)]
-    if report.memory is not None and report.memory.spill_suspected:
+    if report.spill_suspected:
         collected.append(
             "The card was full: its driver may have moved memory to shared RAM, which makes steps many times slower "
             "(inferred, not measured). Lower GPU Weights, tick half size, or use a smaller checkpoint."

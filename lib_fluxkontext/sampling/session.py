@@ -20,10 +20,12 @@ from lib_fluxkontext.hooks.model_call import ModelCall
 from lib_fluxkontext.hooks.runner import model_hooks
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.references.tokens import ReferenceAppender
+from lib_fluxkontext.sampling.vram import VramEstimate
 from lib_fluxkontext.telemetry.clock import measured
 from lib_fluxkontext.telemetry.memory import MemoryMeter, MemoryUse
 from lib_fluxkontext.telemetry.recorder import CallRecorder, MeasuredCall
 from lib_fluxkontext.telemetry.records import PassReport
+from lib_fluxkontext.telemetry.working_memory import SHORT_OF_MEMORY, WorkingMemoryMeter
 
 TILED = "Another extension runs the model on tiles: references are given to every tile, steps are not cached."
 
@@ -55,6 +57,7 @@ class SamplingSession:
         references: encoded, or None.
         label: name of the sampling in the report.
         total_steps: tells how many sampler steps there will be; called from ``snapshot``.
+        vram: what this sampling was estimated to need, to be held against what it takes; or None.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class SamplingSession:
         references: EncodedReferences | None = None,
         label: str = "Sampling",
         total_steps: Callable[[], int] = lambda: 1,
+        vram: VramEstimate | None = None,
     ) -> None:
         self._transformer: nn.Module | None = transformer
         self._adapter = adapter
         self._memory = memory
+        self._working_memory = WorkingMemoryMeter(memory, vram.working, vram.reserved) if vram else None
         self._caches = caches
         self._references = ReferenceAppender(references.tokens) if references else None
         self._total_steps: Callable[[], int] | None = total_steps
@@ -118,6 +123,8 @@ class SamplingSession:
             caches=self._caches,
         )
         self._recorder.start()
+        if self._working_memory is not None:
+            self._working_memory.start()
         with measured(torch.device(sigmas.device)) as span, model_hooks(transformer, self._adapter, call):
             yield call
         self._recorder.record(MeasuredCall(step.index, sigmas[0], span, len(samples), call.decisions))
@@ -157,11 +164,15 @@ class SamplingSession:
         calls, failure = self._recorder.finish()
         if failure is not None:
             self.note(failure)
+        working_memory = self._working_memory.result() if self._working_memory is not None else None
+        if working_memory is not None and working_memory.short:
+            self.note(SHORT_OF_MEMORY)
         self._final = replace(
             self._empty_report,
             calls=calls,
             seconds=self._recorder.seconds,
             key_values=key_values,
+            working_memory=working_memory,
             notes=tuple(self._notes),
         )
         self._total_steps = None  # last: a snapshot meanwhile still shows the steps as they were

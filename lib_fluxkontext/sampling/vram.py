@@ -108,7 +108,12 @@ class VramEstimate:
     @property
     def total(self) -> int:
         """All of it, with what is kept free."""
-        return self.weights + self.activations + self.reserved + self.free
+        return self.weights + self.working + self.free
+
+    @property
+    def working(self) -> int:
+        """All that sampling takes beside the weights."""
+        return self.activations + self.reserved
 
     @property
     def reserved(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -41,6 +42,8 @@ class _HostSpan:
 
 
 class _CudaSpan:
+    """By events. They are asked with their own card current, for whichever is current is given a context by it."""
+
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._start = torch.cuda.Event(enable_timing=True)
@@ -51,12 +54,14 @@ class _CudaSpan:
         self._end.record(torch.cuda.current_stream(self._device))
 
     def seconds(self) -> float:
-        self._end.synchronize()
-        milliseconds: float = self._start.elapsed_time(self._end)
+        with torch.cuda.device(self._device):
+            self._end.synchronize()
+            milliseconds: float = self._start.elapsed_time(self._end)
         return milliseconds / 1000.0
 
     def done(self) -> bool:
-        return bool(self._end.query())
+        with torch.cuda.device(self._device):
+            return bool(self._end.query())
 
 
 def _wait_for(device: torch.device) -> Callable[[], None]:
@@ -65,7 +70,7 @@ def _wait_for(device: torch.device) -> Callable[[], None]:
         case "mps":
             return torch.mps.synchronize
         case "xpu":
-            return torch.xpu.synchronize
+            return torch.xpu.synchronize if device.index is None else partial(torch.xpu.synchronize, device)
     return lambda: None
 
 

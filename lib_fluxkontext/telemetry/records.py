@@ -9,6 +9,8 @@ from typing import Any
 
 from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.telemetry.memory import MemoryUse
+from lib_fluxkontext.telemetry.spill import nearly_full, step_time_jumped
+from lib_fluxkontext.telemetry.working_memory import WorkingMemory
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class PassReport:
         reference_tokens: tokens of each reference.
         image_tokens: tokens of the picture.
         key_values: what the reference K/V cache held, or None without it.
+        working_memory: what it took on the card beside the weights, and what was estimated; None without an estimate.
         notes: what the user should know, one line each.
     """
 
@@ -84,6 +87,7 @@ class PassReport:
     reference_tokens: tuple[int, ...] = ()
     image_tokens: int = 0
     key_values: KVUsage | None = None
+    working_memory: WorkingMemory | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -157,6 +161,18 @@ class GenerationReport:
             expected += computed * len(sampling.steps)
         return expected / taken if taken > 0 else None
 
+    @property
+    def spill_suspected(self) -> bool:
+        """Whether the driver may have moved memory of the card to main memory, by memory or by jumps of step time."""
+        if self.memory is None or self.memory.total is None:
+            return False
+        jumped = any(
+            step_time_jumped([step.seconds for step in sampling.steps if step.kind == kind])
+            for sampling in self.passes
+            for kind in ("computed", "kept")
+        )
+        return self.memory.spill_suspected or (jumped and nearly_full(self.memory.held, self.memory.total))
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
         return {
@@ -170,6 +186,7 @@ class GenerationReport:
                     "reference_tokens": list(sampling.reference_tokens),
                     "image_tokens": sampling.image_tokens,
                     "key_values": asdict(sampling.key_values) if sampling.key_values else None,
+                    "working_memory": _working_memory(sampling.working_memory),
                     "notes": list(sampling.notes),
                     "steps": [asdict(step) | {"kind": step.kind} for step in sampling.steps],
                     "calls": [asdict(call) for call in sampling.calls],
@@ -184,9 +201,13 @@ class GenerationReport:
             "reused_share": self.reused_share,
             "sampling_seconds": self.sampling_seconds,
             "speed_up": self.speed_up,
-            "memory": asdict(self.memory) if self.memory else None,
+            "memory": asdict(self.memory) | {"spill_suspected": self.spill_suspected} if self.memory else None,
             "notes": list(self.notes),
         }
+
+
+def _working_memory(measured: WorkingMemory | None) -> dict[str, int | None] | None:
+    return None if measured is None else asdict(measured) | {"off": measured.off}
 
 
 def _median(steps: Sequence[StepRecord], kind: str) -> float | None:

@@ -32,17 +32,28 @@ def cases() -> list[dict[str, Any]]:
     ]
 
 
+TOO_SMALL = {"card": 3, "checkpoint": 6.3, "refresh": 1, "reference_tokens": [0, 4096, 16384]}
+"""A card on which even a sampling without weights finds no room for two large references."""
+
+
 @pytest.fixture(scope="module")
-def generations(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every case, and its three generations."""
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """Three generations of every case, and of the card that is too small."""
     require_forge()
     folder = tmp_path_factory.mktemp("memory")
-    (folder / "cases.json").write_text(json.dumps(cases()), encoding="utf-8")
+    (folder / "cases.json").write_text(json.dumps([*cases(), TOO_SMALL]), encoding="utf-8")
     script = REPO_ROOT / "tests" / "support" / "forge_memory.py"
     command = [forge_python(), script, REPO_ROOT, folder / "cases.json", folder / "out.json", *FORGE_FLAGS]
     done = subprocess.run(command, cwd=forge_root(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return list(zip(cases(), json.loads((folder / "out.json").read_text(encoding="utf-8")), strict=True))
+    results: list[list[dict[str, Any]]] = json.loads((folder / "out.json").read_text(encoding="utf-8"))
+    return results
+
+
+@pytest.fixture
+def generations(simulated: list[list[dict[str, Any]]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every case, and its three generations."""
+    return list(zip(cases(), simulated[:-1], strict=True))
 
 
 def test_the_room_that_was_asked_for_is_free_before_sampling(
@@ -56,6 +67,13 @@ def test_the_room_that_was_asked_for_is_free_before_sampling(
         if generation["free"] < generation["asked"]
     ]
     assert short == []
+    assert not any(generation["noted"] for _, results in generations for generation in results)
+
+
+def test_what_could_not_be_had_is_noted(simulated: list[list[dict[str, Any]]]) -> None:
+    results = simulated[-1]
+    assert [generation["free"] < generation["asked"] for generation in results] == [False, False, True]
+    assert [generation["noted"] for generation in results] == [False, False, True]
 
 
 def test_forge_loses_no_model(generations: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:

@@ -27,6 +27,7 @@ from torch import nn  # noqa: E402
 from lib_fluxkontext.hosts.forge.runtime import vram  # noqa: E402
 from lib_fluxkontext.sampling.vram import SamplingLoad  # noqa: E402
 from lib_fluxkontext.settings import KontextSettings  # noqa: E402
+from lib_fluxkontext.telemetry.working_memory import WorkingMemory  # noqa: E402
 
 GIB = 2**30
 CARD = torch.device("cuda", 0)
@@ -165,6 +166,7 @@ def generate(
         "free": card.free(),
         "asked": memory_management.minimum_inference_memory() + estimate.reserved,
         "place": estimate.place,
+        "noted": WorkingMemory(estimate.working, estimate.reserved, card.free()).short,
         "resident": unet.model.on_card,
         "lost": lost_before + card.lost(),
     }

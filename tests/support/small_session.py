@@ -14,6 +14,7 @@ from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.references.tokens import ReferenceTokens
 from lib_fluxkontext.sampling.session import SamplingSession
+from lib_fluxkontext.sampling.vram import VramEstimate
 from lib_fluxkontext.telemetry.memory import MemoryMeter
 from tests.support.small_flux import SmallFluxTransformer
 
@@ -32,16 +33,19 @@ def small_session(
     references: bool = True,
     image_tokens: int = 6,
     total_steps: int = 1,
+    memory: MemoryMeter | None = None,
+    vram: VramEstimate | None = None,
 ) -> SamplingSession:
     """Open a session over the stack."""
     return SamplingSession(
         model,
         ForgeFluxAdapter(),
         image_tokens,
-        MemoryMeter(CPU, reset_peaks=False),
+        memory or MemoryMeter(CPU, reset_peaks=False),
         caches or Caches(),
         EncodedReferences(small_references(), 0.25, encoded=1, cached=0) if references else None,
         total_steps=lambda: total_steps,
+        vram=vram,
     )
 
 

@@ -19,6 +19,7 @@ from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.sampling.session import TILED
 from lib_fluxkontext.sampling.vram import HOST_MEMORY_FULL
+from lib_fluxkontext.telemetry.working_memory import SHORT_OF_MEMORY
 
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SOURCES = [*(FOLDER.parent / "lib_fluxkontext").rglob("*.py"), *(FOLDER.parent / "scripts").glob("*.py")]
@@ -69,7 +70,8 @@ def test_every_sentence_is_translated(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_note_of_a_report_is_translated(language: str) -> None:
-    notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, TAKEN_OVER, TILED, UNUSED}
+    notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, SHORT_OF_MEMORY, TAKEN_OVER}
+    notes |= {TILED, UNUSED}
     assert notes - read(FOLDER, language).keys() == set()
 
 

@@ -76,8 +76,8 @@ def test_seconds_read_well(value: float | None, formatted: str) -> None:
 
 
 def test_memory_without_cuda_says_so() -> None:
-    assert text.memory_peak(MEMORY) == "no CUDA; process 3.00 GB"
-    assert text.memory_peak(CARD) == "8.00 GB allocated; 9.00 GB reserved"
+    assert text.memory_peak(GenerationReport((), MEMORY)) == "no CUDA; process 3.00 GB"
+    assert text.memory_peak(GenerationReport((), CARD)) == "8.00 GB allocated; 9.00 GB reserved"
 
 
 class _Balanced(HTMLParser):
@@ -117,7 +117,7 @@ def test_labels_are_escaped() -> None:
 def test_a_full_card_is_called_a_suspicion() -> None:
     spill = GenerationReport((PassReport("s", calls((0, 1.0, 0, 1)), 1.0),), MemoryUse("RTX", 1, 2, 3, 4, 5, True))
     assert "inferred, not measured" in report_html(spill, "x")
-    assert text.memory_peak(spill.memory).endswith("spill suspected")
+    assert text.memory_peak(spill).endswith("spill suspected")
 
 
 def test_a_running_generation_says_how_long_still() -> None:

@@ -140,6 +140,9 @@ def test_a_log_from_the_future_is_left_alone(log: RunLog) -> None:
     assert not list(log.path.parent.glob("*.damaged-*"))
 
 
+LATER_COLUMNS = 4
+"""Added since the first version: the prompt, and the three of the memory estimate."""
+
 FIRST_VERSION = """
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, made TEXT, checkpoint TEXT, low_bits TEXT, loras TEXT,
     sampler TEXT, scheduler TEXT, steps INTEGER, size TEXT, images INTEGER, seed INTEGER, reference_tokens INTEGER,
@@ -156,7 +159,7 @@ def old_log(log: RunLog) -> RunLog:
     log.path.parent.mkdir()
     with closing(sqlite3.connect(log.path)) as connection, connection:
         connection.executescript(FIRST_VERSION)
-        values = dataclasses.astuple(RUN)[:-1]
+        values = dataclasses.astuple(RUN)[: len(dataclasses.fields(RUN)) - LATER_COLUMNS]
         connection.execute(f"INSERT INTO runs VALUES (1, {', '.join('?' * len(values))})", values)
     return log
 
@@ -169,6 +172,18 @@ def test_an_older_log_is_read_as_it_is_and_migrated_in_place(old_log: RunLog) ->
     old_log.add(run(prompt="a cat"))
     assert old_log.latest() == [(2, run(prompt="a cat")), (1, RUN)]
     assert not list(old_log.path.parent.glob("*.damaged-*"))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_log_of_any_version_gets_the_columns_of_the_memory_estimate(old_log: RunLog, version: int) -> None:
+    with closing(sqlite3.connect(old_log.path)) as connection, connection:
+        for statements in log_module.MIGRATIONS[: version - 1]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version}")
+    estimated = run(estimated_bytes=3 << 30, reserved_bytes=1 << 30, used_bytes=None)
+    old_log.add(estimated)
+    assert old_log.latest() == [(2, estimated), (1, RUN)]
 
 
 def test_a_server_that_migrates_meanwhile_is_noticed(old_log: RunLog, monkeypatch: pytest.MonkeyPatch) -> None:

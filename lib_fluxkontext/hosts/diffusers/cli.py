@@ -249,7 +249,7 @@ def _print_steps(report: GenerationReport) -> None:
     print(f"Sampling {text.seconds(report.sampling_seconds)}; step {text.step_time(report)}")
     print(f"Reused {text.steps_cached(report)} steps; speed-up {speed_up}")
     if report.memory is not None:
-        print(f"Memory {text.memory_peak(report.memory)}")
+        print(f"Memory {text.memory_peak(report)}")
 
 
 def _command_line_message(error: KontextError, paths: Sequence[Path]) -> str:

@@ -123,6 +123,7 @@ class Generation:
             encoded,
             label=_label(p),
             total_steps=lambda: total_steps(sampler),
+            vram=vram,
         )
         sampling = HookedSampling(session, sampler)
         unet.set_model_unet_function_wrapper(sampling.wrapper(unet.model_options.get("model_function_wrapper")))

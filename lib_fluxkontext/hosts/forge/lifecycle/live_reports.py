@@ -6,8 +6,11 @@ import weakref
 
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.telemetry.records import GenerationReport
+from lib_fluxkontext.telemetry.working_memory import WorkingMemory
 
 _last: dict[str, GenerationReport] = {}
+_last_working_memory: WorkingMemory | None = None
+
 _Running = tuple[weakref.ref[object], weakref.ref[SamplingSession]]
 
 _running: dict[str, tuple[_Running, ...]] = {}
@@ -22,7 +25,11 @@ def tab_of(p: object) -> str:
 
 def publish(tab: str, report: GenerationReport) -> None:
     """Make this the tab's last report."""
+    global _last_working_memory
     _last[tab] = report
+    for sampling in report.passes:
+        if sampling.working_memory is not None and sampling.working_memory.free is not None:
+            _last_working_memory = sampling.working_memory
 
 
 def watch(tab: str, generation: object, session: SamplingSession) -> None:
@@ -39,6 +46,11 @@ def live_report(tab: str) -> tuple[GenerationReport, int] | None:
             snapshot = session.snapshot()
             return GenerationReport((snapshot.report,), snapshot.memory), snapshot.total_steps
     return None
+
+
+def last_working_memory() -> WorkingMemory | None:
+    """Return the memory of the last sampling on a card, in whatever tab, or None before the first."""
+    return _last_working_memory
 
 
 def last_report(tab: str) -> GenerationReport | None:

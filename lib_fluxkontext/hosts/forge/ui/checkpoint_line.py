@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lib_fluxkontext.checkpoints.flux import FAMILY_UNSURE, CheckpointFacts, checkpoint_facts
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.i18n import translate
+from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.text import gigabytes
 from lib_fluxkontext.sampling.vram import (
     FORGE_MINIMUM_FREE,
@@ -20,6 +22,7 @@ from lib_fluxkontext.sampling.vram import (
     max_gpu_weights,
 )
 from lib_fluxkontext.settings import KontextSettings
+from lib_fluxkontext.telemetry.working_memory import WorkingMemory
 
 UNSURE = "Kontext and plain dev have the same tensors, and the name does not tell which this is."
 
@@ -43,7 +46,13 @@ def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
         facts = _read_facts(path, path.stat().st_mtime_ns)
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
-    return describe_checkpoint(facts, load, settings, vram.card_bytes(), vram.minimum_free_bytes())
+    description = describe_checkpoint(facts, load, settings, vram.card_bytes(), vram.minimum_free_bytes())
+    measured = live_reports.last_working_memory()
+    return description if measured is None else description + line(_last_sampling(measured), "fk-muted")
+
+
+def _last_sampling(measured: WorkingMemory) -> str:
+    return f"{translate('Last sampling:')} {text.working_memory(measured)}"
 
 
 def describe_checkpoint(
@@ -100,17 +109,17 @@ def identification(facts: CheckpointFacts) -> str:
 
 
 def _vram_line(estimate: VramEstimate, card: int | None, quantisation: str | None = None) -> str:
-    text = translate(
+    estimated = translate(
         "While sampling, estimated: {parts}, and {free} kept free: {total}",
         parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in _parts(estimate)),
         free=gigabytes(estimate.free),
         total=gigabytes(estimate.total),
     )
     if card is None:
-        return line(f"{text}.", "fk-muted")
+        return line(f"{estimated}.", "fk-muted")
     if estimate.total <= card:
-        return line(text + translate(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
-    return line(text + _advice(estimate, card, quantisation), "fk-warning")
+        return line(estimated + translate(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
+    return line(estimated + _advice(estimate, card, quantisation), "fk-warning")
 
 
 def _parts(estimate: VramEstimate) -> list[tuple[str, int]]:
