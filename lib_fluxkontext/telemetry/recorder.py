@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,10 +59,11 @@ class CallRecorder:
     def snapshot(self) -> list[CallRecord]:
         """Return the calls whose work has ended; from any thread. Waits for nothing, so a GPU's sigmas are left out."""
         records = []
-        for call in tuple(self._calls):
-            if not call.span.done():
-                break
-            records.append(_record(call, wait=False))
+        with suppress(RuntimeError):  # a device that has failed answers nothing any more
+            for call in tuple(self._calls):
+                if not call.span.done():
+                    break
+                records.append(_record(call, wait=False))
         return records
 
     def finish(self) -> tuple[list[CallRecord], str | None]:

@@ -18,6 +18,7 @@ from lib_fluxkontext.caching.reference_kv import ReferenceKVCache, ReferenceKVCo
 from lib_fluxkontext.caching.sample_key import Step
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
 from lib_fluxkontext.sampling.session import SamplingSession
+from lib_fluxkontext.telemetry.recorder import MeasuredCall
 from tests.support.small_flux import SmallFluxTransformer, inputs
 from tests.support.small_session import run_step, small_session
 
@@ -200,3 +201,20 @@ def test_a_removed_hook_refers_to_nothing_that_it_reported_to() -> None:
     finally:
         gc.enable()
     hook.remove()
+
+
+class DeadSpan:
+    """Of a card that has failed."""
+
+    def done(self) -> bool:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def seconds(self) -> float:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_snapshot_of_a_card_that_has_failed_shows_what_is_known() -> None:
+    session, _ = sampled(steps=2)
+    session._recorder.record(MeasuredCall(2, torch.tensor(0.5), DeadSpan(), 1, ()))
+    assert [call.step for call in session.snapshot().report.calls] == [0, 1]
+    assert "could not be measured" in session.close().notes[0]

@@ -257,6 +257,18 @@ def test_what_forge_adds_when_sampling_begins_is_counted(monkeypatch: pytest.Mon
     assert card.current_loaded_models == []
 
 
+def test_directml_whose_memory_forge_does_not_know_is_not_held_to_a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    card, patcher = FakeCard(total=GIB, free=GIB), FakePatcher()
+    card.current_loaded_models = [LoadedEntry(card, patcher)]
+    patcher.load_device = torch.device("privateuseone")
+    vram = forge_vram(monkeypatch, card)
+    assert vram.available_bytes(patcher) is None
+    vram.reserve(patcher, 2 * GIB)
+    assert len(card.current_loaded_models) == 1
+    monkeypatch.setattr(card, "get_torch_device", lambda: torch.device("privateuseone"), raising=False)
+    assert vram.card_bytes() is None
+
+
 def test_the_clone_lives_as_long_as_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     patcher = FakePatcher()
     forge_vram(monkeypatch, FakeCard(total=16 * GIB, free=0)).keep_loaded(patcher)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
 
 Pipeline = Any
 """A ``FluxKontextPipeline``. Type checkers see only the placeholder that diffusers has for missing dependencies."""
@@ -32,7 +33,7 @@ def load_pipeline(
         checkpoint: None for the small model; a folder in diffusers' layout; or a ``.safetensors`` or ``.gguf`` file
             that holds the transformer, in the original layout or in diffusers'.
         base: folder in diffusers' layout with the other components; needed beside a file.
-        device: ``"cuda"`` or ``"cpu"``; None takes CUDA where there is one.
+        device: ``"cuda"``, ``"cuda:1"`` for the second card, or ``"cpu"``; None takes CUDA where there is one.
         nf4: quantise the transformer to NF4 with bitsandbytes while loading; needs CUDA.
         offload: keep only the component that is running on the GPU.
 
@@ -40,22 +41,40 @@ def load_pipeline(
         KontextError: a path that does not exist or is not a FLUX checkpoint, or an option that this machine cannot
             serve.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise KontextError("there is no CUDA device here", "device")
-    if (nf4 or offload) and not device.startswith("cuda"):
+    target = _target(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if (nf4 or offload) and target.type != "cuda":
         raise KontextError("needs a CUDA device", "nf4" if nf4 else "offload")
     path = checkpoint or SMALL_MODEL
     if not path.exists():
         raise KontextError(f"no such file or folder: {path}", "checkpoint")
     # The small model is as fast in float32, and more precise.
-    dtype = torch.float32 if checkpoint is None or device == "cpu" else torch.bfloat16
-    pipeline = _from_folder(path, dtype, nf4) if path.is_dir() else _from_file(path, base, dtype, nf4)
+    dtype = torch.float32 if checkpoint is None or target.type == "cpu" else torch.bfloat16
+    # bitsandbytes quantises on the current card, whichever the model is for.
+    with torch.cuda.device(target) if target.type == "cuda" else nullcontext():
+        pipeline = _from_folder(path, dtype, nf4) if path.is_dir() else _from_file(path, base, dtype, nf4)
     if offload:
-        pipeline.enable_model_cpu_offload()
+        pipeline.enable_model_cpu_offload(device=target)  # without a device it takes the first card
     else:
-        pipeline.to(device)
+        pipeline.to(target)
     return pipeline
+
+
+def _target(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise KontextError(f'got the text "{name}"; allowed: cuda, cuda:1 and so on, or cpu', "device") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise KontextError("there is no CUDA device here", "device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise KontextError(f"there is no {device} here; cards, counted from 0: {torch.cuda.device_count()}", "device")
+    if device.type in ("cuda", "cpu"):
+        return device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a torch without XPU asserts
+        raise KontextError(f"{device} cannot be used here: {first_line(error)}", "device") from None
+    return device
 
 
 def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Pipeline:
