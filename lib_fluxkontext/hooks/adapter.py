@@ -63,6 +63,12 @@ class TransformerAdapter(Protocol):
     def last_image(self, output: Any, text_tokens: int) -> Tensor:
         """Image tokens in the last block's output; ``text_tokens`` come before them in a joint stream."""
 
+    def host_reference_tokens(self, transformer: nn.Module) -> int:
+        """Count the last image tokens that are references which the host itself has appended."""
+
+    def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
+        """Say why a forward with these arguments must be computed, for the user; None where it may be cached."""
+
 
 def named_arguments(forward: Callable[..., Any], args: Args, kwargs: Kwargs) -> dict[str, Any]:
     """Bind a call's arguments to the names of the parameters of ``forward``, a bound method."""

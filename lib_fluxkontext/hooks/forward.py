@@ -19,8 +19,9 @@ class RowForward:
     Args:
         adapter: of the transformer.
         original: the transformer's own forward, bound.
-        arguments: of that forward, by name, the references not yet in them.
+        arguments: of that forward, by name; of the references, the host's own alone are in them.
         references: appended to the image tokens on request, or None.
+        host_reference_tokens: how many of the last image tokens are the host's own references.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class RowForward:
         original: Callable[..., Any],
         arguments: Mapping[str, Any],
         references: ReferenceAppender | None,
+        host_reference_tokens: int = 0,
     ) -> None:
         self._adapter = adapter
         self._original = original
         self._arguments = dict(arguments)
         self._references = references
         self._image: Tensor = self._arguments[adapter.image_argument]
+        self._host_reference_tokens = host_reference_tokens
         self._other_outputs: tuple[Any, ...] | None = None
 
     @property
@@ -45,7 +48,12 @@ class RowForward:
     @property
     def image_tokens(self) -> int:
         """Tokens of the generated image."""
-        return self._image.shape[1]
+        return self._image.shape[1] - self._host_reference_tokens
+
+    @property
+    def reference_tokens(self) -> int:
+        """Tokens of all references, the host's own and ours."""
+        return self._host_reference_tokens + (self._references.count if self._references is not None else 0)
 
     def __call__(
         self, rows: Sequence[int], references: bool, hooks: Sequence[AbstractContextManager[None]] = ()
@@ -59,10 +67,15 @@ class RowForward:
         """
         adapter = self._adapter
         arguments = self._arguments if len(rows) == self.batch else self._select(rows)
-        if self._references is not None:
+        if self.reference_tokens:
             image, ids = arguments[adapter.image_argument], arguments[adapter.ids_argument]
+            if not references:
+                image, ids = image[:, : self.image_tokens], ids[..., : self.image_tokens, :]
             # Position ids in float32 either way, so that a step is the same with and without the references' tokens.
-            image, ids = self._references.append(image, ids) if references else (image, ids.to(torch.float32))
+            if references and self._references is not None:
+                image, ids = self._references.append(image, ids)
+            else:
+                ids = ids.to(torch.float32)
             arguments = {**arguments, adapter.image_argument: image, adapter.ids_argument: ids}
         with ExitStack() as stack:
             for hook in hooks:

@@ -21,11 +21,12 @@ class ModelCall:
         step: the sampler step.
         sigmas: (B,) noise levels.
         image_tokens: tokens of the whole image; a forward on fewer is a tile, and tiles are not cached.
-        references: appended to the image tokens, or None.
+        references: appended to the image tokens, behind those of the host if there are any; or None.
         caches: what the sampling keeps between its steps.
         decisions: filled by the call, one per row; empty where nothing could be reused.
         forwards: how often the transformer ran.
         tiled: whether it ran on something else than the whole image, as it does where another extension tiles.
+        obstacle: why nothing could be cached in it, for the user, or None.
     """
 
     samples: Sequence[SampleKey]
@@ -37,3 +38,9 @@ class ModelCall:
     decisions: list[Decision] = field(default_factory=list)
     forwards: int = 0
     tiled: bool = False
+    obstacle: str | None = None
+
+    @property
+    def hooked(self) -> bool:
+        """Whether there is anything to hook."""
+        return self.references is not None or self.caches.active

@@ -37,14 +37,16 @@ def model_hooks(transformer: nn.Module, adapter: TransformerAdapter, call: Model
     Only the instance's forward and its blocks' are patched, never a class's. With neither references nor cache nothing
     is touched.
     """
-    if call.references is None and call.caches.first_block is None:
+    if not call.hooked:
         yield
         return
     name = adapter.forward_name(transformer)
     original = getattr(transformer, name)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        rows = RowForward(adapter, original, named_arguments(original, args, kwargs), call.references)
+        arguments = named_arguments(original, args, kwargs)
+        rows = RowForward(adapter, original, arguments, call.references, adapter.host_reference_tokens(transformer))
+        call.obstacle = adapter.obstacle(arguments) if call.caches.active else None
         return ModelCallRunner(adapter, adapter.blocks(transformer), rows, call).run()
 
     with patched_attr(transformer, name, forward):
@@ -106,9 +108,10 @@ class ModelCallRunner:
         whole = forward.image_tokens == call.image_tokens and forward.batch == len(call.samples)
         if call.forwards > 1 or not whole:
             call.tiled = True
-        if call.tiled:  # a tile's place in the image is not known here, so it cannot own a state
+        uncached = call.tiled or call.obstacle is not None
+        if uncached:  # a tile's place in the image is not known here, so it cannot own a state
             call.caches.clear()
-        if call.tiled or not call.caches.active:
+        if uncached or not call.caches.active:
             return forward.host_output(forward(range(forward.batch), references=True))
         image = self._image_within_memory()
         decisions = [self._decisions[row] for row in range(forward.batch)]
@@ -221,11 +224,11 @@ class ModelCallRunner:
         return output, attention.unhooked_blocks if attention is not None else 0
 
     def _attention_hooks(self, kind: str | None, rows: Sequence[int]) -> AttentionHooks | None:
-        cache, references = self._reference_kv, self._call.references
-        if cache is None or references is None or kind is None:
+        cache, references = self._reference_kv, self._forward.reference_tokens
+        if cache is None or not references or kind is None:
             return None
         if kind == "store":
-            return StoreReferenceKV(self._adapter, cache, self._samples(rows), references.count)
+            return StoreReferenceKV(self._adapter, cache, self._samples(rows), references)
         return ReadReferenceKV(self._adapter, cache, self._samples(rows))
 
     def _hooked_blocks(self, cache: ReferenceKVCache) -> Sequence[nn.Module]:

@@ -126,6 +126,8 @@ def _reference_facts(sampling: PassReport) -> str:
     if not sampling.reference_tokens:
         return f'<p class="fk-facts">{escape(translate("No references."))}</p>'
     origins = []
+    if sampling.host_references:
+        origins.append(translate("{count} by Forge itself", count=sampling.host_references))
     if sampling.encoded:
         time = text.seconds(sampling.encode_seconds)
         origins.append(translate("{count} encoded in {time}", count=sampling.encoded, time=time))

@@ -38,6 +38,7 @@ def encode_references(
     latents: LatentCache,
     vae_key: Hashable,
     encode_mean: Callable[[Image.Image], Tensor],
+    placed: Sequence[tuple[int, int]] = (),
 ) -> EncodedReferences:
     """Size and encode one or more references.
 
@@ -47,6 +48,7 @@ def encode_references(
         latents: latents from before, and for later.
         vae_key: whatever of the VAE changes a latent, its dtype for instance.
         encode_mean: the host's VAE: 8-bit RGB → (1, C, h, w), the posterior's mean, shifted and scaled.
+        placed: rows and columns in tokens of references that the host itself has placed before these.
     """
     start = time.perf_counter()
     found, cached = [], 0
@@ -58,5 +60,5 @@ def encode_references(
         latent, was_cached = latents.get((reference.digest, plan, reference.background, vae_key), encode)
         found.append(latent)
         cached += was_cached
-    tokens = reference_tokens(found)
+    tokens = reference_tokens(found, placed)
     return EncodedReferences(tokens, time.perf_counter() - start, len(found) - cached, cached)

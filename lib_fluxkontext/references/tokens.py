@@ -73,11 +73,12 @@ def offset_ids(grids: Sequence[tuple[int, int]]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def reference_tokens(latents: Sequence[Tensor]) -> ReferenceTokens:
+def reference_tokens(latents: Sequence[Tensor], placed: Sequence[tuple[int, int]] = ()) -> ReferenceTokens:
     """Pack and place references.
 
     Args:
         latents: for each reference (1, C, h, w), already scaled as the model expects; any h and w ≥ 1.
+        placed: rows and columns in tokens of references that the host has placed by the same rule; these go on behind.
 
     Raises:
         ValueError: no latent, or one that is not (1, C, h, w).
@@ -88,8 +89,9 @@ def reference_tokens(latents: Sequence[Tensor]) -> ReferenceTokens:
         raise ValueError(f"expected (1, C, h, w), got {[tuple(latent.shape) for latent in latents]}")
     even = [pad_to_even(latent) for latent in latents]
     packed = [pack(latent) for latent in even]
-    ids = offset_ids([(latent.shape[-2] // PATCH, latent.shape[-1] // PATCH) for latent in even])
-    return ReferenceTokens(torch.cat(packed, dim=1), ids, tuple(part.shape[1] for part in packed))
+    tokens = torch.cat(packed, dim=1)
+    ids = offset_ids([*placed, *((latent.shape[-2] // PATCH, latent.shape[-1] // PATCH) for latent in even)])
+    return ReferenceTokens(tokens, ids[:, ids.shape[1] - tokens.shape[1] :], tuple(part.shape[1] for part in packed))
 
 
 class ReferenceAppender:

@@ -27,6 +27,10 @@ from lib_fluxkontext.telemetry.recorder import CallRecorder, MeasuredCall
 from lib_fluxkontext.telemetry.records import PassReport
 from lib_fluxkontext.telemetry.working_memory import SHORT_OF_MEMORY, WorkingMemoryMeter
 
+SKIPPED = (
+    "Another extension skipped steps itself (Spectrum or another step cache): from there on First Block Cache and "
+    "reference reuse stood aside."
+)
 TILED = "Another extension runs the model on tiles: references are given to every tile, steps are not cached."
 
 
@@ -58,6 +62,7 @@ class SamplingSession:
         label: name of the sampling in the report.
         total_steps: tells how many sampler steps there will be; called from ``snapshot``.
         vram: what this sampling was estimated to need, to be held against what it takes; or None.
+        host_reference_tokens: tokens of each reference that the host itself appends, before ours.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class SamplingSession:
         label: str = "Sampling",
         total_steps: Callable[[], int] = lambda: 1,
         vram: VramEstimate | None = None,
+        host_reference_tokens: tuple[int, ...] = (),
     ) -> None:
         self._transformer: nn.Module | None = transformer
         self._adapter = adapter
@@ -90,7 +96,8 @@ class SamplingSession:
             encode_seconds=references.seconds if references else 0.0,
             encoded=references.encoded if references else 0,
             cached=references.cached if references else 0,
-            reference_tokens=references.tokens.counts if references else (),
+            reference_tokens=host_reference_tokens + (references.tokens.counts if references else ()),
+            host_references=len(host_reference_tokens),
             image_tokens=image_tokens,
         )
 
@@ -131,11 +138,25 @@ class SamplingSession:
         self._memory.sample()
         if call.tiled:
             self.note(TILED)
+        if call.obstacle is not None:
+            self.note(call.obstacle)
+        if call.caches.active and not call.forwards:
+            self.stand_aside(SKIPPED)
 
     def note(self, text: str) -> None:
         """Add a line that the user should know, once."""
         if text not in self._notes:
             self._notes.append(text)
+
+    def stand_aside(self, note: str) -> None:
+        """Cache nothing from here on; references go on.
+
+        Args:
+            note: why, for the user.
+        """
+        self.note(note)
+        self._caches.clear()
+        self._caches = Caches()
 
     def snapshot(self) -> SessionSnapshot:
         """Describe the sampling as it is now. Changes nothing and waits for nothing; from any thread."""

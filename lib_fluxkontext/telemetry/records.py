@@ -71,7 +71,8 @@ class PassReport:
         encode_seconds: time to encode references.
         encoded: references that were encoded for this sampling.
         cached: references whose latent was cached.
-        reference_tokens: tokens of each reference.
+        reference_tokens: tokens of each reference, those of the host first.
+        host_references: how many of them are the host's own; Forge Neo has some.
         image_tokens: tokens of the picture.
         key_values: what the reference K/V cache held, or None without it.
         working_memory: what it took on the card beside the weights, and what was estimated; None without an estimate.
@@ -85,6 +86,7 @@ class PassReport:
     encoded: int = 0
     cached: int = 0
     reference_tokens: tuple[int, ...] = ()
+    host_references: int = 0
     image_tokens: int = 0
     key_values: KVUsage | None = None
     working_memory: WorkingMemory | None = None
@@ -184,6 +186,7 @@ class GenerationReport:
                     "references_encoded": sampling.encoded,
                     "references_kept": sampling.cached,
                     "reference_tokens": list(sampling.reference_tokens),
+                    "host_references": sampling.host_references,
                     "image_tokens": sampling.image_tokens,
                     "key_values": asdict(sampling.key_values) if sampling.key_values else None,
                     "working_memory": _working_memory(sampling.working_memory),

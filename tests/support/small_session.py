@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lib_fluxkontext.caching.caches import Caches
 from lib_fluxkontext.caching.sample_key import SampleKey, Step
+from lib_fluxkontext.hooks.adapter import TransformerAdapter
 from lib_fluxkontext.hooks.model_call import ModelCall
 from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter
 from lib_fluxkontext.references.encode import EncodedReferences
@@ -35,11 +36,12 @@ def small_session(
     total_steps: int = 1,
     memory: MemoryMeter | None = None,
     vram: VramEstimate | None = None,
+    adapter: TransformerAdapter | None = None,
 ) -> SamplingSession:
     """Open a session over the stack."""
     return SamplingSession(
         model,
-        ForgeFluxAdapter(),
+        adapter or ForgeFluxAdapter(),
         image_tokens,
         memory or MemoryMeter(CPU, reset_peaks=False),
         caches or Caches(),

@@ -8,6 +8,7 @@ class ModelPatcher:
 
 class LoadedModel:
     model: ModelPatcher
+    device: torch.device
     def model_unload(self) -> None: ...
 
 current_loaded_models: list[LoadedModel]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -46,3 +46,9 @@ class DiffusersFluxAdapter:
     def last_image(self, output: Any, text_tokens: int) -> Tensor:
         image: Tensor = output[1]
         return image
+
+    def host_reference_tokens(self, transformer: nn.Module) -> int:
+        return 0  # the pipeline's own ``image`` is not used
+
+    def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
+        return None

@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", help=f"in place of the cache's options: {', '.join(PRESETS)}")
     add("--checkpoint", type=Path, help="folder, .safetensors or .gguf; default: the small model")
     add("--base", type=Path, help="folder with the other components, beside a single file")
-    add("--device", help="cuda or cpu; default: cuda where there is one")
+    add("--device", help="cuda, cuda:1 for the second card, or cpu; default: cuda where there is one")
     add("--nf4", action="store_true", help="quantise the transformer to NF4 (bitsandbytes, CUDA)")
     add("--offload", action="store_true", help="keep on the GPU only what is at work")
     add("--output", type=Path, help="the picture's path; the report lies beside it")

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.geometry import TOKEN_CHANNELS, VAE_SCALE, latent_tokens
+from lib_fluxkontext.geometry import VAE_SCALE
 from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import Inputs
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
-from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, flux_adapter
+from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, flux_adapter, why_no_references
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import HookedSampling, total_steps
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
@@ -33,6 +33,8 @@ from lib_fluxkontext.telemetry.memory import MemoryMeter
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 ATTRIBUTE = "flux_kontext_generation"
+
+INIT_IMAGE_GIVEN = "Forge Neo gives a Kontext model the init image as a reference itself; it is not there twice."
 
 
 class Generation:
@@ -61,7 +63,8 @@ class Generation:
         """
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
         name = p.sd_model.sd_checkpoint_info.name_for_extra
-        if flux_adapter(transformer) is None:
+        adapter = flux_adapter(transformer)
+        if adapter is None:
             reason = f'the checkpoint "{name}" is not FLUX (Forge loaded it as {type(p.sd_model).__name__})'
             if self.references:
                 raise KontextError(f"{reason}; choose a FLUX.1 Kontext checkpoint, or turn Flux Kontext off", "image1")
@@ -69,9 +72,13 @@ class Generation:
             for label in infotext.settings_to_infotext(self.settings, self.references):
                 p.extra_generation_params.pop(label, None)
             p.comment(f"Flux Kontext did nothing: {reason}.")
-        elif self.references and getattr(transformer, "in_channels", TOKEN_CHANNELS) != TOKEN_CHANNELS:
-            reason = f'the checkpoint "{name}" is a FLUX variant with extra input channels (Fill, Canny or Depth)'
-            raise KontextError(f"{reason}, which cannot take references", "image1")
+            return
+        if adapter.appends_init_image and self.settings.init_image_as_reference:
+            self.references = tuple(one for one in self.references if one.name != "init_image_as_reference")
+            self._note(INIT_IMAGE_GIVEN)
+        why_not = why_no_references(transformer)
+        if self.references and why_not is not None:
+            raise KontextError(f'the checkpoint "{name}" {why_not}', "image1")
 
     def open_sampling(self, p: Processing, x: Tensor) -> None:
         """Hook one sampling; idempotent, since Forge announces the hires pass twice and resets in between.
@@ -85,18 +92,28 @@ class Generation:
             self._end_hook = None
             self._samplings.pop()[1].close()
         use_references = self.references and (self.settings.hires_references or not p.is_hr_pass)
-        encoded = self._encode(p, x) if use_references else None
-        adapter = flux_adapter(p.sd_model.forge_objects.unet.model.diffusion_model)
+        transformer = p.sd_model.forge_objects.unet.model.diffusion_model
+        adapter = flux_adapter(transformer)
+        host_references = adapter.host_reference_grids(transformer) if adapter is not None else []
+        encoded = self._encode(p, x, host_references) if use_references else None
         if adapter is None:  # the hires pass has a checkpoint of its own
             if encoded is not None:
                 reason = "the hires pass cannot take references: its checkpoint is not FLUX"
                 raise KontextError(reason, "hires_references")
             self._note("The hires pass ran without cache: its checkpoint is not FLUX.")
             return
-        self._hook(p, x, adapter, encoded)
+        self._hook(p, x, adapter, encoded, tuple(rows * columns for rows, columns in host_references))
 
-    def _hook(self, p: Processing, x: Tensor, adapter: ForgeFluxAdapter, encoded: EncodedReferences | None) -> None:
-        settings, notes = compatible_settings(self.settings, encoded is not None, p.sampler)
+    def _hook(
+        self,
+        p: Processing,
+        x: Tensor,
+        adapter: ForgeFluxAdapter,
+        encoded: EncodedReferences | None,
+        host_reference_tokens: tuple[int, ...],
+    ) -> None:
+        has_references = encoded is not None or bool(host_reference_tokens)
+        settings, notes = compatible_settings(self.settings, has_references, p.sampler)
         for note in notes:
             self._note(note)
         unet = p.sd_model.forge_objects.unet.clone()
@@ -105,8 +122,8 @@ class Generation:
         cfg_scale = p.hr_cfg if p.is_hr_pass else p.cfg_scale
         load = SamplingLoad(
             rows=x.shape[0] * (1 if cfg_scale == 1 else 2),
-            image_tokens=latent_tokens(x.shape[2], x.shape[3]),
-            reference_tokens=sum(encoded.tokens.counts) if encoded else 0,
+            image_tokens=adapter.image_tokens(unet.model.diffusion_model, x.shape[-2], x.shape[-1]),
+            reference_tokens=sum(host_reference_tokens) + (sum(encoded.tokens.counts) if encoded else 0),
         )
         vram = estimate_sampling(unet, settings, load)
         settings, shortage = settings_within_host_memory(settings, vram, psutil.virtual_memory().available)
@@ -119,20 +136,25 @@ class Generation:
             adapter,
             load.image_tokens,
             self._memory,
-            build_caches(settings, encoded is not None, vram.place),
+            build_caches(settings, has_references, vram.place),
             encoded,
             label=_label(p),
             total_steps=lambda: total_steps(sampler),
             vram=vram,
+            host_reference_tokens=host_reference_tokens,
         )
         sampling = HookedSampling(session, sampler)
-        unet.set_model_unet_function_wrapper(sampling.wrapper(unet.model_options.get("model_function_wrapper")))
+        sampling.install(unet)
         reserve(unet, vram.reserved)
         keep_loaded(unet)
         p.sd_model.forge_objects.unet = unet
         self._samplings.append((p.iteration, sampling))
         live_reports.watch(live_reports.tab_of(p), self, session)
-        self._end_hook = SamplerEndHook(sampler, lambda: self._sampling_ended(p, sampling))
+        self._end_hook = SamplerEndHook(
+            sampler,
+            on_end=lambda: self._sampling_ended(p, sampling),
+            on_start=lambda: sampling.install(p.sd_model.forge_objects.unet),
+        )
 
     def _sampling_ended(self, p: Processing, sampling: HookedSampling) -> None:
         self._end_hook = None
@@ -140,14 +162,14 @@ class Generation:
         self._sample_memory()
         live_reports.publish(live_reports.tab_of(p), self.report())
 
-    def _encode(self, p: Processing, x: Tensor) -> EncodedReferences:
+    def _encode(self, p: Processing, x: Tensor, placed: Sequence[tuple[int, int]]) -> EncodedReferences:
         output = (x.shape[3] * VAE_SCALE, x.shape[2] * VAE_SCALE)
         plans = [
             plan_size(reference.size, self.settings.sizing, self.settings.half_size, output, reference.name)
             for reference in self.references
         ]
         max_bytes = options.current().store_mib * 2**20
-        return encoder.encode(p.sd_model.forge_objects.vae, self.references, plans, max_bytes)
+        return encoder.encode(p.sd_model.forge_objects.vae, self.references, plans, max_bytes, placed)
 
     def _note(self, text: str) -> None:
         if text not in self._notes:  # samplings are announced more than once, and every batch has some

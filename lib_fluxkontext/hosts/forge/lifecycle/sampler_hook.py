@@ -20,10 +20,14 @@ class SamplerEndHook:
     Args:
         sampler: Forge's.
         on_end: called once when the sampling ends, by return, interrupt or exception; not after ``remove``.
+        on_start: called when the sampling begins, which is after every extension's callbacks.
     """
 
-    def __init__(self, sampler: Sampler, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self, sampler: Sampler, on_end: Callable[[], object], on_start: Callable[[], object] = lambda: None
+    ) -> None:
         self._sampler: Sampler | None = sampler
+        self._on_start: Callable[[], object] | None = on_start
         self._on_end: Callable[[], object] | None = on_end
         self._before = {method: vars(sampler).get(method, _MISSING) for method in METHODS}
         self._own = {method: self._wrap(getattr(sampler, method)) for method in METHODS}
@@ -33,6 +37,8 @@ class SamplerEndHook:
     def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def sample(*args: Any, **kwargs: Any) -> Any:
             try:
+                if self._on_start is not None:
+                    self._on_start()
                 return original(*args, **kwargs)
             finally:
                 on_end = self._on_end
@@ -49,7 +55,7 @@ class SamplerEndHook:
         """
         sampler, self._sampler = self._sampler, None
         own, self._own = self._own, {}  # wrappers refer to this hook, and it to the generation: no cycle may hold that
-        self._on_end = None
+        self._on_end = self._on_start = None
         if sampler is None:
             return
         attributes = vars(sampler)

@@ -1,14 +1,18 @@
-"""What Forge's Flux transformer, and that of its fork Neo, call things."""
+"""What the Flux transformers of Forge and of its fork Neo call things."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lib_fluxkontext.geometry import TOKEN_CHANNELS, latent_tokens
 from lib_fluxkontext.hooks.adapter import Args, Kwargs
+
+CONTROLLED = "ControlNet adds to the picture between the blocks: its steps were computed, with all references."
+BLOCKS_PATCHED = "Another extension patches the model's blocks: the steps were computed, with all references."
 
 
 class ForgeFluxAdapter:
@@ -20,10 +24,10 @@ class ForgeFluxAdapter:
     attention_function = "attention_function"
     sequence_axis = 2  # (B, heads, tokens, channels)
     float16_bound = 16384.0  # ``backend.utils.fp16_fix``
+    forward_method = "inner_forward"
 
     def forward_name(self, transformer: nn.Module) -> str:
-        """``inner_forward`` in Forge, ``forward_orig`` in Neo."""
-        return "inner_forward" if hasattr(transformer, "inner_forward") else "forward_orig"
+        return self.forward_method
 
     def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
         double_blocks = cast(nn.ModuleList, transformer.double_blocks)
@@ -50,15 +54,85 @@ class ForgeFluxAdapter:
         image: Tensor = output[:, text_tokens:]
         return image
 
+    def image_tokens(self, transformer: nn.Module, height: int, width: int) -> int:
+        """Count the tokens of a latent, sides in latent pixels."""
+        return latent_tokens(height, width)
+
+    def host_reference_tokens(self, transformer: nn.Module) -> int:
+        return sum(rows * columns for rows, columns in self.host_reference_grids(transformer))
+
+    def host_reference_grids(self, transformer: nn.Module) -> list[tuple[int, int]]:
+        """Rows and columns in tokens of each reference that the host itself appends; Forge appends none."""
+        return []
+
+    @property
+    def appends_init_image(self) -> bool:
+        """Whether the host itself gives the model img2img's init image as a reference."""
+        return False
+
+    def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
+        return None
+
+
+class NeoFluxAdapter(ForgeFluxAdapter):
+    """The class of the same name in Forge Neo, which writes in place and has references of its own.
+
+    Neo's ``forward`` appends init image and ImageStitch's pictures before it calls ``forward_orig``.
+    """
+
+    float16_bound = 65504.0
+    forward_method = "forward_orig"
+
+    def image_tokens(self, transformer: nn.Module, height: int, width: int) -> int:
+        rows, columns = _grid(transformer, height, width)
+        return rows * columns
+
+    def host_reference_grids(self, transformer: nn.Module) -> list[tuple[int, int]]:
+        from backend.args import dynamic_args
+
+        latents: Sequence[Tensor] = dynamic_args.ref_latents or ()
+        return [_grid(transformer, latent.shape[-2], latent.shape[-1]) for latent in latents]
+
+    @property
+    def appends_init_image(self) -> bool:
+        from backend.args import dynamic_args
+
+        return bool(dynamic_args.kontext)
+
+    def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
+        if arguments.get("control") is not None:
+            return CONTROLLED
+        options = arguments.get("transformer_options") or {}
+        patched = options.get("patches_replace", {}).get("dit") or options.get("patches", {}).get("post_input")
+        return BLOCKS_PATCHED if patched else None
+
+
+def _grid(transformer: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns in tokens of a latent; FLUX.2's tokens are single latent pixels."""
+    patch = int(cast(int, transformer.patch_size))
+    return -(-height // patch), -(-width // patch)
+
 
 def flux_adapter(transformer: nn.Module) -> ForgeFluxAdapter | None:
-    """Return the adapter for a transformer of Forge's, or None if it is not Flux.
+    """Return the adapter for a transformer of Forge's or Neo's, or None if it is not built like FLUX.1.
 
-    Chroma has Flux's block lists but takes modulations instead of timesteps, and was not trained on references.
+    FLUX.2 [klein] and others are of the same class in Neo, and their steps can be cached. Chroma has Flux's block lists
+    but takes modulations instead of timesteps, and was not trained on references.
     """
     is_flux = "Flux" in type(transformer).__name__
     if is_flux and hasattr(transformer, "double_blocks") and hasattr(transformer, "single_blocks"):
-        return ForgeFluxAdapter()
+        for adapter in (ForgeFluxAdapter(), NeoFluxAdapter()):
+            if hasattr(transformer, adapter.forward_method):
+                return adapter
+    return None
+
+
+def why_no_references(transformer: nn.Module) -> str | None:
+    """Say why references of ours cannot be given to this Flux transformer; None where they can."""
+    if getattr(transformer, "global_modulation", False) or len(getattr(transformer, "txt_ids_dims", ())):
+        return "is a relative of FLUX.1 with other position ids; give it pictures by Forge Neo's own ImageStitch"
+    if getattr(transformer, "in_channels", TOKEN_CHANNELS) != TOKEN_CHANNELS:
+        return "is a FLUX variant with extra input channels (Fill, Canny or Depth), which cannot take references"
     return None
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 from lib_fluxkontext.caching.sample_key import SampleKey
-from lib_fluxkontext.hosts.forge.runtime.protocols import ApplyModel, ModelFunctionWrapper, Sampler
+from lib_fluxkontext.hosts.forge.runtime.protocols import ApplyModel, ModelFunctionWrapper, Sampler, UnetPatcher
 from lib_fluxkontext.hosts.forge.runtime.sampler_steps import sampler_step
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.telemetry.records import PassReport
@@ -19,6 +20,9 @@ UNUSED = (
     "hires checkpoint took over."
 )
 TAKEN_OVER = "It stopped in the middle: another model took over, a refiner perhaps, and finished without references."
+
+
+STOOD_ASIDE = "Spectrum skips steps itself: First Block Cache and reference reuse stood aside."
 
 
 class HookedSampling:
@@ -32,25 +36,49 @@ class HookedSampling:
     def __init__(self, session: SamplingSession, sampler: Sampler) -> None:
         self.session = session
         self._sampler: Sampler | None = sampler
+        self._wrapper: ModelFunctionWrapper | None = None
         self._ordinals: Counter[Hashable] = Counter()
         self._evaluation: int | None = None
         self._evaluations = 0
+        self._inside_call = False
 
-    def wrapper(self, previous: ModelFunctionWrapper | None) -> ModelFunctionWrapper:
-        """Make a model function wrapper for Forge, around the one that was there.
+    def install(self, unet: UnetPatcher) -> None:
+        """Wrap the model function of a patcher, around the wrapper that is there. Calling it again changes nothing.
+
+        Some extensions set theirs without calling the one before, so this is called once more when sampling begins.
+        """
+        previous = unet.model_options.get("model_function_wrapper")
+        if self._wrapper is None or previous is not self._wrapper:
+            if "spectrum" in str(getattr(previous, "__module__", "")).lower():
+                self.session.stand_aside(STOOD_ASIDE)
+            self._wrapper = self._wrap(previous)
+            unet.set_model_unet_function_wrapper(self._wrapper)
+
+    def _wrap(self, previous: ModelFunctionWrapper | None) -> ModelFunctionWrapper:
+        """Make a model function wrapper for Forge.
 
         A plain closure, because ``clone()`` deep-copies model options and would copy an object with its state.
         """
 
         def model_function_wrapper(apply_model: ApplyModel, params: dict[str, Any]) -> Tensor:
             sampler = self._sampler
-            if sampler is None:  # Forge keeps the clone after the sampling; by then there is nothing to hook
+            # Forge keeps the clone after the sampling, when there is nothing to hook; and of two of ours the outer one
+            # hooks.
+            if sampler is None or self._inside_call:
                 return _call_model(previous, apply_model, params)
             samples = self._sample_keys(sampler, params)
-            with self.session.call(samples, sampler_step(sampler), params["timestep"]):
+            with self.session.call(samples, sampler_step(sampler), params["timestep"]), self._in_call():
                 return _call_model(previous, apply_model, params)
 
         return model_function_wrapper
+
+    @contextmanager
+    def _in_call(self) -> Iterator[None]:
+        self._inside_call = True
+        try:
+            yield
+        finally:
+            self._inside_call = False
 
     def close(self) -> PassReport:
         """End the sampling: close the session and let go of the sampler. Calling it again changes nothing."""

@@ -67,6 +67,8 @@ class FirstStageModel(Protocol):
     """Flux's autoencoder in Forge (``IntegratedAutoencoderKL``)."""
 
     encode: Callable[..., Tensor]
+    encoder: Callable[[Tensor], Tensor]
+    quant_conv: Callable[[Tensor], Tensor] | None
 
     def process_in(self, latent: Tensor) -> Tensor: ...
 

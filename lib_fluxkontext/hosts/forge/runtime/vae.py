@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,7 +30,12 @@ class ReferenceEncoder:
         self._vae: weakref.ref[FirstStageModel] | None = None
 
     def encode(
-        self, vae: Vae, references: Sequence[Reference], plans: Sequence[SizePlan], max_bytes: int
+        self,
+        vae: Vae,
+        references: Sequence[Reference],
+        plans: Sequence[SizePlan],
+        max_bytes: int,
+        placed: Sequence[tuple[int, int]] = (),
     ) -> EncodedReferences:
         """Size and encode.
 
@@ -38,6 +44,7 @@ class ReferenceEncoder:
             references: one or more.
             plans: a plan for each.
             max_bytes: of latents that are cached.
+            placed: rows and columns in tokens of references that Forge itself has placed before these.
         """
         self.latents.resize(max_bytes)
         model = vae.first_stage_model
@@ -46,7 +53,7 @@ class ReferenceEncoder:
             self._vae = weakref.ref(model)
         # "Never OOM" turns tiling on and off from request to request, and tiles give another latent.
         key = (str(vae.vae_dtype), bool(memory_management.VAE_ALWAYS_TILED))
-        return encode_references(references, plans, self.latents, key, partial(encode_mean, vae))
+        return encode_references(references, plans, self.latents, key, partial(encode_mean, vae), placed)
 
 
 def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
@@ -54,21 +61,21 @@ def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
 
     Forge's ``encode`` samples the posterior from torch's global generator, which would make a cached latent depend on
     history and shift every noise drawn after it. Its ``model_vae_regulation`` would give the mean, but the tiled path
-    that Forge falls back to when memory is short ignores it; so the model's own ``encode`` is given the regulation, for
-    this call, on this instance, and no random number is drawn on any path.
+    that Forge falls back to when memory is short ignores it, and Neo has none; so the model's own ``encode`` is
+    replaced, for this call, on this instance, and no random number is drawn on any path.
 
     Raises:
         UncacheableLatent: memory ran out and Forge encoded on tiles; the latent is in it.
         RuntimeError: the latent is not finite.
     """
     model = vae.first_stage_model
-    original = model.encode
+    posterior_mean = _posterior_mean(model)
     calls = 0
 
     def encode_without_sampling(x: Tensor, regulation: Callable[..., Tensor] | None = None) -> Tensor:
         nonlocal calls
         calls += 1
-        return original(x, lambda posterior: posterior.mean)
+        return posterior_mean(x)
 
     # The VAE rounds down to whole latent pixels, but Forge's tiling up: the difference would be 0/0.
     whole = (image.width // VAE_SCALE * VAE_SCALE, image.height // VAE_SCALE * VAE_SCALE)
@@ -82,6 +89,21 @@ def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
     if calls > 1 and not memory_management.VAE_ALWAYS_TILED:  # memory ran out, and Forge went on with tiles
         raise UncacheableLatent(latent)
     return latent
+
+
+def _posterior_mean(model: FirstStageModel) -> Callable[[Tensor], Tensor]:
+    """How to encode (B, 3, H, W) pixels to the posterior's mean; made before ``encode`` is replaced."""
+    encode = model.encode
+    if "regulation" in inspect.signature(encode).parameters:
+        return lambda x: encode(x, lambda posterior: posterior.mean)
+
+    def mean(x: Tensor) -> Tensor:  # Neo's encode leaves no choice; mean and log-variance are the halves of its moments
+        moments = model.encoder(x)
+        if model.quant_conv is not None:
+            moments = model.quant_conv(moments)
+        return moments.chunk(2, dim=1)[0]
+
+    return mean
 
 
 def encode_pixels(image: Image.Image) -> Tensor:

@@ -41,26 +41,38 @@ def estimate_sampling(unet: UnetPatcher, settings: KontextSettings, load: Sampli
 
 
 def card_bytes() -> int | None:
-    """Return the memory of the card that Forge computes on, or None where it is the CPU."""
+    """Return the memory of the card that Forge computes on, or None where it is the CPU, or not known."""
     device = memory_management.get_torch_device()
-    return None if memory_management.is_device_cpu(device) else int(memory_management.get_total_memory(device))
+    return int(memory_management.get_total_memory(device)) if _memory_known(device) else None
+
+
+def _memory_known(device: torch.device) -> bool:
+    """Whether Forge knows the memory of a device; of DirectML's it says 1 GiB, whatever it has."""
+    return not memory_management.is_device_cpu(device) and device.type != "privateuseone"
 
 
 def available_bytes(unet: UnetPatcher) -> int | None:
     """Return what a sampling can have on its card: what is free, this model's weights, and what Forge can unload.
 
-    None without a card. Other programs have a share of the card, and so has CUDA itself.
+    None without a card, or where that is not known. Other programs have a share of the card, and so has CUDA itself.
     """
     device = unet.load_device
-    if memory_management.is_device_cpu(device):
+    if not _memory_known(device):
         return None
     return _room_without(memory_management.current_loaded_models, device)
 
 
 def _room_without(entries: Sequence[memory_management.LoadedModel], device: torch.device) -> int:
     """Return what is free on a device, and would be without these loaded models."""
-    resident = sum(memory_management.module_size(entry.model.model, include_device=device) for entry in entries)
+    resident = sum(_resident_bytes(entry, device) for entry in entries)
     return int(memory_management.get_free_memory(device) + resident)
+
+
+def _resident_bytes(entry: memory_management.LoadedModel, device: torch.device) -> int:
+    """Bytes of a loaded model's weights on a device. Neo counts them itself, and forgets the patcher of some."""
+    if hasattr(entry, "model_loaded_memory"):
+        return int(entry.model_loaded_memory()) if entry.device == device and entry.model is not None else 0
+    return int(memory_management.module_size(entry.model.model, include_device=device))
 
 
 def minimum_free_bytes() -> int:
@@ -72,7 +84,7 @@ def reserve(unet: UnetPatcher, needed: int) -> None:
     """Reserve on a clone of the patcher, and make room if the weights already on the GPU leave too little.
 
     Forge leaves resident weights where they are when a clone asks for more room, so they are unloaded first; the loader
-    that runs right after this splits them anew.
+    that runs right after this splits them anew. Neo moves as many as it must by itself.
 
     Args:
         unet: the clone that will sample.
@@ -82,7 +94,7 @@ def reserve(unet: UnetPatcher, needed: int) -> None:
         return
     unet.add_extra_preserved_memory_during_sampling(needed)
     device = unet.load_device
-    if memory_management.is_device_cpu(device):
+    if not _memory_known(device) or hasattr(unet, "partially_unload"):
         return
     loaded = memory_management.current_loaded_models
     own = [index for index, entry in enumerate(loaded) if unet.is_clone(entry.model)]
@@ -99,8 +111,10 @@ def keep_loaded(unet: UnetPatcher) -> None:
 
     After a generation only Forge's list of loaded models refers to the clone. Forge takes such an entry for abandoned
     and drops it without moving the weights, as soon as it frees memory for the text encoder or the VAE: neither it nor
-    ``reserve`` could unload them after that.
+    ``reserve`` could unload them after that. Neo's list falls back on the patcher that was cloned.
     """
+    if hasattr(unet, "parent"):
+        return
     setattr(unet.model, PATCHER_ATTRIBUTE, unet)
 
 
