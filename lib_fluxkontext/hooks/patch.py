@@ -1,10 +1,15 @@
-"""Temporarily override an attribute."""
+"""Temporarily override an attribute, and keep compilers out of what overrides it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -21,3 +26,14 @@ def patched_attr(target: object, name: str, value: Any) -> Iterator[None]:
             del attributes[name]
         else:
             attributes[name] = before
+
+
+def untraced(function: Function) -> Function:
+    """Keep torch.compile out of a function and all that it calls, where torch.compile is in use at all.
+
+    Hooks are made anew for each call, and decide by values: each step would be traced and compiled again.
+    """
+    if "torch._dynamo" not in sys.modules:  # importing it takes seconds
+        return function
+    disabled: Function = torch.compiler.disable(function)
+    return disabled

@@ -27,7 +27,7 @@ from lib_fluxkontext.hooks.attention import AttentionHooks, ReadReferenceKV, Sto
 from lib_fluxkontext.hooks.block_run import BlockRun
 from lib_fluxkontext.hooks.forward import RowForward
 from lib_fluxkontext.hooks.model_call import ModelCall
-from lib_fluxkontext.hooks.patch import patched_attr
+from lib_fluxkontext.hooks.patch import patched_attr, untraced
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def model_hooks(transformer: nn.Module, adapter: TransformerAdapter, call: Model
         call.obstacle = adapter.obstacle(arguments) if call.caches.active else None
         return ModelCallRunner(adapter, adapter.blocks(transformer), rows, call).run()
 
-    with patched_attr(transformer, name, forward):
+    with patched_attr(transformer, name, untraced(forward)):
         yield
 
 

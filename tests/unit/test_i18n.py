@@ -14,7 +14,7 @@ from lib_fluxkontext import i18n
 from lib_fluxkontext.caching.reference_kv import NO_ATTENTION, OUT_OF_MEMORY
 from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
 from lib_fluxkontext.hosts.forge.runtime.adapter import BLOCKS_PATCHED, CONTROLLED
-from lib_fluxkontext.hosts.forge.runtime.model_wrapper import STOOD_ASIDE, TAKEN_OVER, UNUSED
+from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, STOOD_ASIDE, TAKEN_OVER, UNUSED
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART, NOT_CORRECTED
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.i18n import translate
@@ -72,7 +72,7 @@ def test_every_sentence_is_translated(language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_note_of_a_report_is_translated(language: str) -> None:
     notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, SHORT_OF_MEMORY, TAKEN_OVER}
-    notes |= {BLOCKS_PATCHED, CONTROLLED, SKIPPED, STOOD_ASIDE, TILED, UNUSED}
+    notes |= {BLOCKS_PATCHED, COMPILED, CONTROLLED, SKIPPED, STOOD_ASIDE, TILED, UNUSED}
     assert notes - read(FOLDER, language).keys() == set()
 
 

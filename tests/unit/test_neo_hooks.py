@@ -213,3 +213,19 @@ def test_relatives_of_flux_1_take_no_references_of_ours() -> None:
     assert why_no_references(flux) is None
     for change in ({"in_channels": 384}, {"global_modulation": True}, {"txt_ids_dims": [3]}):
         assert why_no_references(SimpleNamespace(**{**vars(flux), **change})) is not None
+
+
+@torch.no_grad()
+def test_a_compiler_is_kept_out_of_the_hooks() -> None:
+    """Neo compiles the transformer anew in each call; hooks that decide by values would be traced each time."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    plain, compiled = SmallNeoFluxTransformer(), SmallNeoFluxTransformer()
+    sessions = [session_of(model, caches(0.3, refresh=3)) for model in (plain, compiled)]
+    for step in range(4):
+        expected, _ = run(sessions[0], plain, moved(step), step)
+        arguments = {name: value.clone() for name, value in moved(step).items()}
+        with sessions[1].call([0], Step(step), arguments["timesteps"]):
+            assert torch.equal(torch.compile(compiled, backend="eager")(**arguments), expected)
+    assert torch._dynamo.utils.counters["frames"]["total"] <= 2

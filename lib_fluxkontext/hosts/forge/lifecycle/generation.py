@@ -19,7 +19,7 @@ from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import Inputs
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
 from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, flux_adapter, why_no_references
-from lib_fluxkontext.hosts.forge.runtime.model_wrapper import HookedSampling, total_steps
+from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, HookedSampling, is_compiled, total_steps
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
 from lib_fluxkontext.hosts.forge.runtime.vae import encoder
@@ -145,6 +145,8 @@ class Generation:
         )
         sampling = HookedSampling(session, sampler)
         sampling.install(unet)
+        if is_compiled(unet):
+            self._note(COMPILED)
         reserve(unet, vram.reserved)
         keep_loaded(unet)
         p.sd_model.forge_objects.unet = unet

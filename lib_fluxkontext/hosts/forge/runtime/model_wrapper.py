@@ -24,6 +24,8 @@ TAKEN_OVER = "It stopped in the middle: another model took over, a refiner perha
 
 STOOD_ASIDE = "Spectrum skips steps itself: First Block Cache and reference reuse stood aside."
 
+COMPILED = "torch.compile was left out while Flux Kontext was at work: it would compile each step anew."
+
 
 class HookedSampling:
     """A session and the sampler it belongs to, from ``process_before_every_sampling`` to the end of that sampling.
@@ -107,6 +109,11 @@ class HookedSampling:
             samples += [(mark, self._ordinals[mark], image) for image in range(images)]
             self._ordinals[mark] += 1
         return samples
+
+
+def is_compiled(unet: UnetPatcher) -> bool:
+    """Whether Neo's torch.compile is on for this model."""
+    return getattr(unet.model, "_torch_compile_config", None) is not None
 
 
 def total_steps(sampler: Sampler) -> int:
