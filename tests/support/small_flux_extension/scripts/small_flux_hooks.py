@@ -7,6 +7,7 @@ ask for it alone. Its API argument is a dict:
 ``{"interrupt_at_step": n}`` interrupts the generation at step n (from 1)
 ``{"encoder_out_of_memory": n}`` the VAE's encoder fails n times as if the card were full
 ``{"keeping_out_of_memory": true}`` no key or value of a reference can be kept, as if the card were full
+``{"no_room_on_card": true}`` the card has no room for the references' keys and values, so that they are streamed
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 
 On the page, words in the prompt do the same: ``half transparent`` makes the picture's left half transparent,
@@ -37,17 +38,20 @@ class Hooks:
             self.watch(transformer, "transformer")
         if controls.get("encoder_out_of_memory"):
             self.handles.append(encoder.register_forward_pre_hook(self.run_out_of_memory))
-        self.put = None
+        self.replaced: list[tuple[Any, str, Any]] = []
         if controls.get("keeping_out_of_memory"):
             from lib_fluxkontext.caching.kv_store import KVStore
 
-            self.put, KVStore.put = KVStore.put, self.no_room
-        self.read = None
+            self.replace(KVStore, "put", self.no_room)
+        if controls.get("no_room_on_card"):
+            from lib_fluxkontext.hosts.forge.runtime import vram
+
+            self.replace(vram, "available_bytes", lambda _: 0)
         if controls.get("full_card"):
             from lib_fluxkontext.telemetry.memory import MemoryMeter, MemoryUse
 
             full = MemoryUse("a card", 11 << 30, 12 << 30, 12 << 30, 12 << 30, 1 << 30, spill_suspected=True)
-            self.read, MemoryMeter.peaks = MemoryMeter.peaks, lambda _: full
+            self.replace(MemoryMeter, "peaks", lambda _: full)
         if controls.get("count_forwards"):
             for kind in ("double", "single"):
                 for block in getattr(transformer, f"{kind}_blocks", []):
@@ -63,6 +67,11 @@ class Hooks:
 
         self.handles.append(module.register_forward_pre_hook(before_forward))
 
+    def replace(self, owner: Any, name: str, replacement: Any) -> None:
+        """Replace an attribute of a class or module until the generation ends."""
+        self.replaced.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, replacement)
+
     def run_out_of_memory(self, *_: Any) -> None:
         """Fail like a full card, as often as was asked for."""
         if self.controls["encoder_out_of_memory"] > 0:
@@ -76,14 +85,8 @@ class Hooks:
 
     def remove(self) -> None:
         """Take all hooks off."""
-        if self.put is not None:
-            from lib_fluxkontext.caching.kv_store import KVStore
-
-            KVStore.put, self.put = self.put, None
-        if self.read is not None:
-            from lib_fluxkontext.telemetry.memory import MemoryMeter
-
-            MemoryMeter.peaks, self.read = self.read, None
+        while self.replaced:
+            setattr(*self.replaced.pop())
         while self.handles:
             self.handles.pop().remove()
 
