@@ -15,7 +15,7 @@ from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
-from tests.support.forge_install import FORGE_FLAGS, REPO_ROOT, forge_available, forge_python, forge_root
+from tests.support.forge_install import HOSTS, REPO_ROOT, Host
 from tools.small_kontext.export_bfl import export
 
 pytestmark = pytest.mark.slow
@@ -65,21 +65,54 @@ CACHES = {
 }
 
 
-@pytest.mark.forge
-@pytest.mark.parametrize("caches", CACHES)
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_forges_model_classes_give_the_same_picture(
-    pipeline: Any, woman: Reference, cat: Reference, count: int, caches: str, tmp_path: Path
-) -> None:
-    reason = forge_available()
+COUNTS = (0, 1, 2)
+PROMPT = "the first picture on the left, the second on the right"
+
+
+def noise() -> torch.Tensor:
+    """The same start noise in every host, packed."""
+    return torch.randn(1, SIDE * SIDE // 256, 64, generator=torch.Generator().manual_seed(5))
+
+
+def settings_of(caches: str) -> dict[str, Any]:
+    return {"sizing": "no change", **CACHES[caches]}
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda host: host.name)
+def hosts_results(
+    request: pytest.FixtureRequest,
+    pipeline: Any,
+    woman: Reference,
+    cat: Reference,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[tuple[int, str], dict[str, Any]]:
+    """What a host's classes make of every case, by count of references and caches; in one run of its Python."""
+    host: Host = request.param
+    reason = host.unavailable()
     if reason:
         pytest.skip(reason)
-    references = [woman, cat][:count]
-    prompt = "the first picture on the left, the second on the right"
-    noise = torch.randn(1, SIDE * SIDE // 256, 64, generator=torch.Generator().manual_seed(5))
-    settings = {"sizing": "no change", **CACHES[caches]}
-    mine = generate(pipeline, job(prompt, 12), references, KontextSettings(**settings), latents=noise)
-    theirs = in_forge(pipeline, prompt, noise, references, settings, tmp_path)
+    folder = tmp_path_factory.mktemp(host.name)
+    generate(pipeline, job(PROMPT, 12), latents=noise())  # sets the schedule that the cases take
+    names = [(count, caches) for count in COUNTS for caches in CACHES]
+    cases = [case_of(pipeline, [woman, cat][:count], settings_of(caches)) for count, caches in names]
+    export(SMALL_MODEL, folder / "small.safetensors")
+    torch.save(cases, folder / "cases.pt")
+    script = Path(__file__).resolve().parents[1] / "support" / "forge_sampling.py"
+    command = [host.python, script, REPO_ROOT, *(folder / name for name in ("small.safetensors", "cases.pt", "out.pt"))]
+    command += host.cpu_flags
+    done = subprocess.run([*map(str, command)], cwd=host.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(names, torch.load(folder / "out.pt", weights_only=False), strict=True))
+
+
+@pytest.mark.forge
+@pytest.mark.parametrize("caches", CACHES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_a_hosts_model_classes_give_the_same_picture(
+    pipeline: Any, woman: Reference, cat: Reference, count: int, caches: str, hosts_results: dict
+) -> None:
+    theirs, settings = hosts_results[count, caches], settings_of(caches)
+    mine = generate(pipeline, job(PROMPT, 12), [woman, cat][:count], KontextSettings(**settings), latents=noise())
     kinds = [step.kind for step in mine.report.steps]
     assert kinds == theirs["kinds"]
     expected = {"computed"} | ({"reused"} if "cache_threshold" in settings else set())
@@ -90,16 +123,13 @@ def test_forges_model_classes_give_the_same_picture(
     assert np.abs(picture - np.asarray(mine.image, dtype=np.float32)).mean() < 1.0
 
 
-def in_forge(
-    pipeline: Any, prompt: str, noise: torch.Tensor, references: list[Reference], settings: dict, folder: Path
-) -> dict[str, Any]:
-    """Run the same job with Forge's transformer and VAE, in Forge's Python."""
-    export(SMALL_MODEL, folder / "small.safetensors")
+def case_of(pipeline: Any, references: list[Reference], settings: dict[str, Any]) -> dict[str, Any]:
+    """The same job, as ``forge_sampling.py`` takes it."""
     embeds, pooled, _ = pipeline.encode_prompt(
-        prompt=prompt, prompt_2=None, max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)
+        prompt=PROMPT, prompt_2=None, max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length)
     )
     config, vae = pipeline.transformer.config, pipeline.vae.config
-    case = {
+    return {
         "transformer_config": {
             "in_channels": config.in_channels // 4,
             "vec_in_dim": config.pooled_projection_dim,
@@ -123,15 +153,8 @@ def in_forge(
         "prompt_embeds": embeds.detach(),
         "pooled": pooled.detach(),
         "guidance": torch.tensor([3.5]),
-        "noise": pipeline._unpack_latents(noise, SIDE, SIDE, pipeline.vae_scale_factor),
+        "noise": pipeline._unpack_latents(noise(), SIDE, SIDE, pipeline.vae_scale_factor),
         "sigmas": pipeline.scheduler.sigmas.clone(),
         "references": [np.asarray(reference.image) for reference in references],
         "settings": settings,
     }  # fmt: skip
-    torch.save(case, folder / "case.pt")
-    script = Path(__file__).resolve().parents[1] / "support" / "forge_sampling.py"
-    command = [forge_python(), script, REPO_ROOT, folder / "small.safetensors", folder / "case.pt", folder / "out.pt"]
-    flags = [flag for flag in FORGE_FLAGS if flag in ("--always-cpu", "--attention-pytorch")]
-    done = subprocess.run([*map(str, command), *flags], cwd=forge_root(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(folder / "out.pt", weights_only=False)

@@ -1,7 +1,7 @@
-"""The Forge that tests use: where it is, whether it can be started, and with which flags.
+"""The hosts of the Forge tests: where each is, whether it can be started, and with which flags.
 
-It is ``FORGE_ROOT`` (by default the folder ``stable-diffusion-webui-forge`` in the home folder), which must have been
-set up with its ``venv``.
+A host is the folder that an environment variable names (by default one in the home folder), which must have been set
+up with its ``venv``.
 """
 
 from __future__ import annotations
@@ -10,51 +10,84 @@ import os
 import shutil
 import socket
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 TEST_EXTENSION = Path(__file__).resolve().parent / "small_flux_extension"
 WINDOWS = os.name == "nt"
 
-FORGE_FLAGS = [
+COMMON_FLAGS = (
     "--skip-prepare-environment",
     "--skip-install",
     "--skip-python-version-check",
     "--skip-torch-cuda-test",
-    "--skip-google-blockly",
-    "--do-not-download-clip",
-    "--no-download-sd-model",
     "--no-hashing",
-    "--always-cpu",
-    "--attention-pytorch",
     "--api",
-]
+)
 
 
-def forge_root() -> Path:
-    """Return the folder of the Forge that tests use."""
-    return Path(os.environ.get("FORGE_ROOT") or Path.home() / "stable-diffusion-webui-forge")
+@dataclass(frozen=True)
+class Host:
+    """A WebUI that the extension runs in."""
+
+    name: str
+    """In test ids: ``-k neo`` picks a host's tests."""
+    title: str
+    variable: str
+    """The environment variable with its folder."""
+    folder: str
+    """Its folder below the home folder, unless the variable names another."""
+    cpu_flags: tuple[str, ...]
+    """Run on the CPU, with PyTorch's attention."""
+    more_flags: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """Its folder."""
+        return Path(os.environ.get(self.variable) or Path.home() / self.folder)
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.root / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags that tests start it with."""
+        return [*COMMON_FLAGS, *self.cpu_flags, *self.more_flags]
+
+    def unavailable(self) -> str | None:
+        """Return None where it can be started, else the reason, in a line that says what to do."""
+        hint = f"set {self.variable} to the folder of an installed {self.title}"
+        if not (self.root / "launch.py").is_file():
+            return f"no {self.title} was found; {hint}"
+        if not self.python.exists():
+            return f"the {self.title} that was found has no venv yet; start it once, or {hint}"
+        return None
+
+    def has_bitsandbytes(self) -> bool:
+        """Return whether its Python has what loads NF4 weights."""
+        command = [self.python, "-c", "import bitsandbytes"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def forge_python() -> Path:
-    """Return the interpreter of that Forge."""
-    return forge_root() / "venv" / ("Scripts/python.exe" if WINDOWS else "bin/python")
-
-
-def has_bitsandbytes() -> bool:
-    """Return whether Forge's Python has what loads NF4 weights."""
-    command = [forge_python(), "-c", "import bitsandbytes"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def forge_available() -> str | None:
-    """Return None where a Forge can be started, else the reason, in a line that says what to do."""
-    hint = "set FORGE_ROOT to the folder of an installed Stable Diffusion WebUI Forge"
-    if not (forge_root() / "launch.py").is_file():
-        return f"no Forge was found; {hint}"
-    if not forge_python().exists():
-        return f"the Forge that was found has no venv yet; start it once, or {hint}"
-    return None
+FORGE = Host(
+    "forge",
+    "Stable Diffusion WebUI Forge",
+    "FORGE_ROOT",
+    "stable-diffusion-webui-forge",
+    ("--always-cpu", "--attention-pytorch"),
+    ("--skip-google-blockly", "--do-not-download-clip", "--no-download-sd-model"),
+)
+NEO = Host(
+    "neo",
+    "Forge Neo",
+    "NEO_ROOT",
+    "stable-diffusion-webui-forge-neo",
+    ("--cpu", "--use-pytorch-cross-attention"),
+)
+HOSTS = (FORGE, NEO)
 
 
 def link(source: Path, target: Path) -> None:

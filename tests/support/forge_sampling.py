@@ -1,8 +1,8 @@
-"""Sample with Forge's transformer and VAE classes what a test has prepared. Run by Forge's Python:
+"""Sample with a host's transformer and VAE classes what a test has prepared. Run by the Python of Forge or Forge Neo:
 
-    cd FORGE_ROOT && python forge_sampling.py PROJECT_ROOT WEIGHTS.safetensors CASE.pt OUT.pt --always-cpu …
+    cd FORGE_ROOT && python forge_sampling.py PROJECT_ROOT WEIGHTS.safetensors CASES.pt OUT.pt --always-cpu …
 
-The case holds prompt embeddings, noise, sigmas and sized references, so the comparison leaves out text encoders, noise
+A case holds prompt embeddings, noise, sigmas and sized references, so the comparison leaves out text encoders, noise
 and schedule, which Forge makes in its own way.
 """
 
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sys
 
-project, weights_path, case_path, out_path = sys.argv[1:5]
+project, weights_path, cases_path, out_path = sys.argv[1:5]
 sys.argv[1:5] = []
-sys.path[:0] = [".", "packages_3rdparty", "repositories/huggingface_guess", project]
+sys.path[:0] = [".", "packages_3rdparty", "repositories/huggingface_guess", "modules_forge/packages", project]
+
+import inspect  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import torch  # noqa: E402
 from backend.nn.flux import IntegratedFluxTransformer2DModel  # noqa: E402
@@ -21,8 +24,8 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from lib_fluxkontext.caching.sample_key import Step  # noqa: E402
-from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter  # noqa: E402
-from lib_fluxkontext.hosts.forge.runtime.vae import encode_pixels  # noqa: E402
+from lib_fluxkontext.hosts.forge.runtime.adapter import flux_adapter  # noqa: E402
+from lib_fluxkontext.hosts.forge.runtime.vae import encode_pixels, posterior_mean  # noqa: E402
 from lib_fluxkontext.references.encode import EncodedReferences  # noqa: E402
 from lib_fluxkontext.references.tokens import reference_tokens  # noqa: E402
 from lib_fluxkontext.sampling.factory import build_caches  # noqa: E402
@@ -32,21 +35,39 @@ from lib_fluxkontext.telemetry.memory import MemoryMeter  # noqa: E402
 
 
 def main() -> None:
-    """Load, sample with Euler, decode, save."""
-    case = torch.load(case_path, weights_only=False)
-    weights = load_file(weights_path)
-    transformer = IntegratedFluxTransformer2DModel(**case["transformer_config"])
-    transformer.load_state_dict(_part(weights, "model.diffusion_model."))
+    """Load; sample all cases with Euler, decode, save."""
+    cases = torch.load(cases_path, weights_only=False)
+    models = _models(load_file(weights_path), cases[0])
+    with torch.inference_mode():
+        torch.save([_result(*models, case) for case in cases], out_path)
+
+
+def _models(weights: dict[str, torch.Tensor], case: dict) -> tuple[torch.nn.Module, torch.nn.Module]:
+    patch = (
+        {"patch_size": 2, "out_channels": 16} if "patch_size" in parameters(IntegratedFluxTransformer2DModel) else {}
+    )
+    transformer = IntegratedFluxTransformer2DModel(**case["transformer_config"], **patch)
+    own = set(transformer.state_dict())
+    state = _part(weights, "model.diffusion_model.")
+    # Neo's loader renames the norms' scales, too.
+    transformer.load_state_dict({n if n in own else n.replace(".scale", ".weight"): w for n, w in state.items()})
     vae = IntegratedAutoencoderKL(**case["vae_config"])
     vae.load_state_dict(_part(weights, "vae."))
-    with torch.inference_mode():
-        references = None
-        if case["references"]:
-            latents = [vae.process_in(_mean(vae, Image.fromarray(pixels))) for pixels in case["references"]]
-            references = EncodedReferences(reference_tokens(latents), 0.0, encoded=len(latents), cached=0)
-        latent, kinds = _sample(transformer, case, references)
-        picture = vae.decode(vae.process_out(latent))
-    torch.save({"latent": latent, "picture": picture, "kinds": kinds}, out_path)
+    if getattr(vae, "latent_format", vae) is None:  # Neo's loader sets it
+        scale, shift = case["vae_config"]["scaling_factor"], case["vae_config"]["shift_factor"]
+        vae.latent_format = SimpleNamespace(
+            process_in=lambda latent: (latent - shift) * scale, process_out=lambda latent: latent / scale + shift
+        )
+    return transformer, vae
+
+
+def _result(transformer: torch.nn.Module, vae: torch.nn.Module, case: dict) -> dict:
+    references = None
+    if case["references"]:
+        latents = [vae.process_in(_mean(vae, Image.fromarray(pixels))) for pixels in case["references"]]
+        references = EncodedReferences(reference_tokens(latents), 0.0, encoded=len(latents), cached=0)
+    latent, kinds = _sample(transformer, case, references)
+    return {"latent": latent, "picture": vae.decode(vae.process_out(latent)), "kinds": kinds}
 
 
 def _sample(
@@ -55,7 +76,7 @@ def _sample(
     x = case["noise"]
     session = SamplingSession(
         transformer,
-        ForgeFluxAdapter(),
+        flux_adapter(transformer),
         x.shape[2] * x.shape[3] // 4,
         MemoryMeter(torch.device("cpu"), reset_peaks=False),
         build_caches(KontextSettings(**case["settings"]), references is not None),
@@ -70,8 +91,13 @@ def _sample(
     return x, [step.kind for step in session.close().steps]
 
 
+def parameters(factory: type) -> set[str]:
+    """Names of what a class is made with."""
+    return set(inspect.signature(factory).parameters)
+
+
 def _mean(vae: torch.nn.Module, image: Image.Image) -> torch.Tensor:
-    return vae.encode(encode_pixels(image).movedim(-1, 1) * 2 - 1, lambda posterior: posterior.mean)
+    return posterior_mean(vae)(encode_pixels(image).movedim(-1, 1) * 2 - 1)
 
 
 def _part(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

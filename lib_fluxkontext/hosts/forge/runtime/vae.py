@@ -69,13 +69,13 @@ def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
         RuntimeError: the latent is not finite.
     """
     model = vae.first_stage_model
-    posterior_mean = _posterior_mean(model)
+    encode = posterior_mean(model)
     calls = 0
 
     def encode_without_sampling(x: Tensor, regulation: Callable[..., Tensor] | None = None) -> Tensor:
         nonlocal calls
         calls += 1
-        return posterior_mean(x)
+        return encode(x)
 
     # The VAE rounds down to whole latent pixels, but Forge's tiling up: the difference would be 0/0.
     whole = (image.width // VAE_SCALE * VAE_SCALE, image.height // VAE_SCALE * VAE_SCALE)
@@ -91,8 +91,8 @@ def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
     return latent
 
 
-def _posterior_mean(model: FirstStageModel) -> Callable[[Tensor], Tensor]:
-    """How to encode (B, 3, H, W) pixels to the posterior's mean; made before ``encode`` is replaced."""
+def posterior_mean(model: FirstStageModel) -> Callable[[Tensor], Tensor]:
+    """Return what encodes (B, 3, H, W) pixels in −1…1 to the posterior's mean; ask before ``encode`` is replaced."""
     encode = model.encode
     if "regulation" in inspect.signature(encode).parameters:
         return lambda x: encode(x, lambda posterior: posterior.mean)
