@@ -1,7 +1,7 @@
 """What the hooks cost in a real Forge or Forge Neo: a step that only measures, a step that is reused.
 
     python -m benchmarks.step_overhead [--host forge|neo] [--rounds 9] [--steps 8]
-    python -m benchmarks.step_overhead --host neo --host-references [--rounds 5] [--steps 20]
+    python -m benchmarks.step_overhead --host neo --host-references [--side 512] [--rounds 3] [--steps 12]
 
 Starts the host of the tests (``FORGE_ROOT`` or ``NEO_ROOT``) on the CPU with a random 140-million-parameter Flux
 (hidden 512, 8 + 16 blocks) and makes 256×256 pictures with two references of 256 tokens each. The settings take turns
@@ -9,7 +9,8 @@ in one run, so that a slow minute of the machine hits them alike. Prints medians
 first, their quartiles, and the ratios to the median step with the cache off.
 
 With ``--host-references`` the panel is empty and the references are Neo's own, from ImageStitch; what takes turns is
-reference reuse with a refresh every fourth step, and off, and what is compared are whole samplings.
+reference reuse with a refresh every fourth step, and off, and what is compared are whole samplings. Picture and
+references are squares of ``--side`` pixels; the larger, the smaller the share of the prompt's tokens.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", choices=[host.name for host in HOSTS], default="forge")
     parser.add_argument("--host-references", action="store_true", help="Neo's own references, reused or not")
+    parser.add_argument("--side", type=int, default=256, help="of picture and references with --host-references")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
@@ -53,8 +55,10 @@ def main() -> None:
         parser.error("only Forge Neo has references of its own: --host neo")
     checkpoint = checkpoint_files.FLUX_140M_KONTEXT if options.host_references else checkpoint_files.FLUX_140M
     with ForgeServer(host=host, checkpoint=checkpoint) as server:
-        measure = _samplings if options.host_references else _steps
-        seconds = measure(server, options.rounds, options.steps)
+        if options.host_references:
+            seconds = _samplings(server, options.rounds, options.steps, options.side)
+        else:
+            seconds = _steps(server, options.rounds, options.steps)
     processor = platform.processor() or platform.machine()
     print(f"{datetime.date.today()}, {host.title}, {processor}, {options.rounds} rounds, {options.steps} steps")
     _print_table(seconds)
@@ -71,12 +75,12 @@ def _steps(server: ForgeServer, rounds: int, steps: int) -> dict[str, list[float
     return seconds
 
 
-def _samplings(server: ForgeServer, rounds: int, steps: int) -> dict[str, list[float]]:
+def _samplings(server: ForgeServer, rounds: int, steps: int, side: int) -> dict[str, list[float]]:
     """Seconds of each sampling with Neo's own two references, by setting."""
     seconds: dict[str, list[float]] = {name: [] for name in HOST_REFERENCES}
     for turn in range(rounds + 1):
         for name, settings in HOST_REFERENCES.items():
-            result = stitched(server, settings, side=256, steps=steps, seed=turn)
+            result = stitched(server, settings, side=side, width=side, height=side, steps=steps, seed=turn)
             assert report(result)["passes"][0]["host_references"] == 2
             if turn:
                 seconds[name].append(report(result)["sampling_seconds"])

@@ -23,6 +23,7 @@ from lib_fluxkontext.hosts.forge.runtime.adapter import (
     NeoFluxAdapter,
     flux_adapter,
     why_no_references,
+    why_not_hooked,
 )
 from lib_fluxkontext.references.tokens import reference_tokens
 from lib_fluxkontext.sampling.session import SKIPPED, TILED, SamplingSession
@@ -206,6 +207,24 @@ def test_another_step_skipper_makes_the_caches_stand_aside() -> None:
     _, call = run(session, model, moved(0), 2)
     assert call.decisions == []
     assert list(session.close().notes) == [SKIPPED]
+
+
+class SVDQFluxTransformer2DModel(torch.nn.Module):
+    """As Neo's, which has its blocks inside of another model."""
+
+
+class IntegratedChromaTransformer2DModel(SmallNeoFluxTransformer):
+    """With FLUX's lists of blocks, as Chroma has them."""
+
+
+@pytest.mark.parametrize(
+    ("transformer", "why"),
+    [(SVDQFluxTransformer2DModel, "Nunchaku"), (IntegratedChromaTransformer2DModel, "is not FLUX")],
+)
+def test_what_only_looks_like_flux_is_never_hooked(transformer: type[torch.nn.Module], why: str) -> None:
+    model = transformer()
+    assert flux_adapter(model) is None
+    assert why in why_not_hooked(model, "Flux")
 
 
 def test_relatives_of_flux_1_take_no_references_of_ours() -> None:

@@ -18,7 +18,12 @@ from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import Inputs
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
-from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, flux_adapter, why_no_references
+from lib_fluxkontext.hosts.forge.runtime.adapter import (
+    ForgeFluxAdapter,
+    flux_adapter,
+    why_no_references,
+    why_not_hooked,
+)
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, HookedSampling, is_compiled, total_steps
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
@@ -65,7 +70,7 @@ class Generation:
         name = p.sd_model.sd_checkpoint_info.name_for_extra
         adapter = flux_adapter(transformer)
         if adapter is None:
-            reason = f'the checkpoint "{name}" is not FLUX (Forge loaded it as {type(p.sd_model).__name__})'
+            reason = f'the checkpoint "{name}" {why_not_hooked(transformer, type(p.sd_model).__name__)}'
             if self.references:
                 raise KontextError(f"{reason}; choose a FLUX.1 Kontext checkpoint, or turn Flux Kontext off", "image1")
             self.active = False

@@ -127,6 +127,18 @@ def flux_adapter(transformer: nn.Module) -> ForgeFluxAdapter | None:
     return None
 
 
+def why_not_hooked(transformer: nn.Module, engine: str) -> str:
+    """Say why there is no adapter for a transformer.
+
+    Args:
+        transformer: the one that is loaded.
+        engine: name of the class by which Forge drives it.
+    """
+    if "SVDQ" in type(transformer).__name__ or "Nunchaku" in type(transformer).__name__:
+        return "is quantised for Nunchaku (SVDQ), which runs all blocks in one piece, so that none can be hooked"
+    return f"is not FLUX (Forge loaded it as {engine})"
+
+
 def why_no_references(transformer: nn.Module) -> str | None:
     """Say why references of ours cannot be given to this Flux transformer; None where they can."""
     if getattr(transformer, "global_modulation", False) or len(getattr(transformer, "txt_ids_dims", ())):

@@ -30,12 +30,13 @@ def estimate_sampling(unet: UnetPatcher, settings: KontextSettings, load: Sampli
         load: what runs at once.
     """
     transformer = unet.model.diffusion_model
+    patch = int(getattr(transformer, "patch_size", PATCH))  # FLUX.2's tokens are single latent pixels
     model = ModelSize(
         weights=int(memory_management.module_size(unet.model)),
         hidden_size=hidden_size(transformer),
         blocks=len(ForgeFluxAdapter().blocks(transformer)),
         dtype_bytes=int(memory_management.dtype_size(computation_dtype(transformer))),
-        activation_bytes=float(unet.memory_required([1, LATENT_CHANNELS, PATCH, PATCH])),
+        activation_bytes=float(unet.memory_required([1, LATENT_CHANNELS, patch, patch])),
     )
     return estimate_vram(model, load, settings, available_bytes(unet), minimum_free_bytes())
 
