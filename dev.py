@@ -26,7 +26,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make .venv and install what the other commands need")
     test = commands.add_parser(
-        "test", help="style, types and all tests; what follows is for pytest", allow_abbrev=False
+        "test",
+        help="style, types and tests; what follows is for pytest: --all-hosts repeats all Forge tests in Forge Neo",
+        allow_abbrev=False,
     )
     test.add_argument("--quick", action="store_true", help="without Forge and without slow tests: within a minute")
     commands.add_parser("lint", help="style and types alone")

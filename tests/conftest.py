@@ -1,10 +1,15 @@
-"""What the summary of every test run says."""
+"""Options of every test run, and what its summary says."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that repeats all Forge tests in Forge Neo."""
+    parser.addoption("--all-hosts", action="store_true", help="run the Forge tests in Forge Neo too, all of them")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.support.browser import open_browser
-from tests.support.forge_install import REPO_ROOT, forge_available
+from tests.support.forge_install import FORGE, REPO_ROOT
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, set_scene
 
@@ -26,7 +26,7 @@ GAP = 24
 
 def main() -> int:
     """Renew the picture."""
-    reason = forge_available()
+    reason = FORGE.unavailable()
     if reason:
         print(reason)
         return 1

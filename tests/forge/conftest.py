@@ -1,4 +1,8 @@
-"""Servers for tests that need a real Forge; each starts when the first test asks for it."""
+"""Servers for tests that need a real Forge; each starts when the first test asks for it.
+
+Tests, and single cases of them, that use ``host`` or a server run in Forge; those marked ``both_hosts`` in Forge Neo
+as well, and with ``--all-hosts`` all but those marked ``forge_only``. Neo's come last, after Forge's servers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import ForgePage, browser_path, open_browser
-from tests.support.forge_install import forge_available
+from tests.support.forge_install import FORGE, HOSTS, NEO, Host
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL
 from tests.support.photos import cat, woman
@@ -18,18 +22,44 @@ FOLDER = Path(__file__).parent
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder with ``forge``, and those that open the page with ``browser`` too."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat a test in every host; those that it is not for are taken out again below."""
+    if "host" in metafunc.fixturenames:
+        metafunc.parametrize("host", HOSTS, indirect=True, scope="session", ids=[host.name for host in HOSTS])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test of this folder with ``forge``, those that open the page with ``browser``; put Neo's last."""
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.forge)
             if "chromium" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.browser)
+    all_hosts = config.getoption("all_hosts")
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item, all_hosts)])
+    items[:] = sorted((item for item in items if is_wanted(item, all_hosts)), key=lambda item: host_of(item) is NEO)
 
 
-def require_forge() -> None:
-    """Skip the test where no Forge is installed."""
-    reason = forge_available()
+def is_wanted(item: pytest.Item, all_hosts: bool) -> bool:
+    """Return whether a test, or this case of it, is for the host that it would run in."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if host_of(item) is FORGE:
+        return "neo_only" not in marks
+    if host_of(item) is NEO:
+        return "neo_only" in marks or ("forge_only" not in marks and (all_hosts or "both_hosts" in marks))
+    return True
+
+
+def host_of(item: pytest.Item) -> Host | None:
+    """Return the host that a test runs in, if it runs in one."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("host") if callspec else None
+
+
+def require(host: Host) -> None:
+    """Skip the test where the host is not installed."""
+    reason = host.unavailable()
     if reason:
         pytest.skip(reason)
 
@@ -42,26 +72,30 @@ def chromium() -> None:
 
 
 @pytest.fixture(scope="session")
-def forge() -> Iterator[ForgeServer]:
-    """Forge's API with the extension, the small Flux checkpoint and the test hooks."""
-    require_forge()
-    with ForgeServer(env=HOOKS) as server:
+def host(request: pytest.FixtureRequest) -> Host:
+    """The WebUI, Forge or Forge Neo; the next one is asked for when no test needs this one's servers any more."""
+    require(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def forge(host: Host) -> Iterator[ForgeServer]:
+    """The API with the extension, the small Flux checkpoint and the test hooks."""
+    with ForgeServer(host=host, env=HOOKS) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def plain_forge() -> Iterator[ForgeServer]:
-    """Forge's API without the extension, to compare with."""
-    require_forge()
-    with ForgeServer(env=HOOKS, extensions=False) as server:
+def plain_forge(host: Host) -> Iterator[ForgeServer]:
+    """The API without the extension, to compare with."""
+    with ForgeServer(host=host, env=HOOKS, extensions=False) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def forge_page() -> Iterator[ForgeServer]:
-    """Forge with its page, the extension and the small Flux checkpoint."""
-    require_forge()
-    with ForgeServer(env=HOOKS, nowebui=False) as server:
+def forge_page(host: Host) -> Iterator[ForgeServer]:
+    """The page, with the extension and the small Flux checkpoint."""
+    with ForgeServer(host=host, env=HOOKS, nowebui=False) as server:
         yield server
 
 

@@ -28,6 +28,8 @@ from tests.support.photos import cat, cat_base64, woman, woman_base64
 
 STEPS = 12
 
+pytestmark = pytest.mark.both_hosts
+
 
 def test_two_references_change_the_picture_and_their_order_matters(forge: ForgeServer) -> None:
     plain = pixels(made(forge))

@@ -12,6 +12,8 @@ from tests.support.photos import woman, woman_base64
 
 STEPS = 12
 
+pytestmark = pytest.mark.both_hosts
+
 
 @pytest.mark.parametrize(
     ("field", "value"),

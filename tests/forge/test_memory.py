@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.forge.conftest import require_forge
+from tests.forge.conftest import require
 from tests.support.checkpoint_files import REPO_ROOT
-from tests.support.forge_install import FORGE_FLAGS, forge_python, forge_root
+from tests.support.forge_install import FORGE
 
 CARDS = (8, 12, 16, 24)
 """GB."""
@@ -39,12 +39,12 @@ TOO_SMALL = {"card": 3, "checkpoint": 6.3, "refresh": 1, "reference_tokens": [0,
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     """Three generations of every case, and of the card that is too small."""
-    require_forge()
+    require(FORGE)
     folder = tmp_path_factory.mktemp("memory")
     (folder / "cases.json").write_text(json.dumps([*cases(), TOO_SMALL]), encoding="utf-8")
     script = REPO_ROOT / "tests" / "support" / "forge_memory.py"
-    command = [forge_python(), script, REPO_ROOT, folder / "cases.json", folder / "out.json", *FORGE_FLAGS]
-    done = subprocess.run(command, cwd=forge_root(), capture_output=True, text=True, check=False)
+    command = [FORGE.python, script, REPO_ROOT, folder / "cases.json", folder / "out.json", *FORGE.flags]
+    done = subprocess.run(command, cwd=FORGE.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     results: list[list[dict[str, Any]]] = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     return results

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
@@ -24,6 +26,7 @@ from tests.support.panel import (
 )
 
 
+@pytest.mark.both_hosts
 def test_two_photographs_in_one_picture_out_with_its_report(
     page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
 ) -> None:
@@ -52,6 +55,7 @@ def test_two_photographs_in_one_picture_out_with_its_report(
     assert page.element(f"{PANEL}_report").inner_text() == text
 
 
+@pytest.mark.both_hosts
 def test_steps_are_shown_while_it_samples(page: ForgePage, files: dict[str, Path]) -> None:
     drop_both(page, files)
     check(page, f"{PANEL}_half_size")
@@ -96,6 +100,7 @@ def test_swap_use_size_mute_and_clear_do_what_they_say(page: ForgePage, files: d
     assert page.element(f"{PANEL}_image2").locator("img").count() == 0
 
 
+@pytest.mark.both_hosts
 def test_an_unusable_reference_is_refused_in_slot_and_log(page: ForgePage, files: dict[str, Path]) -> None:
     page.drop_image(f"{PANEL}_image1", files["narrow"])
     assert "at most 20" in facts(page, 1, "at most 20")
@@ -119,6 +124,7 @@ def test_the_crop_is_shown_before_it_happens(page: ForgePage, files: dict[str, P
     assert "padded with white" in facts(page, 2, "padded with white")
 
 
+@pytest.mark.both_hosts
 def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
     page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
 ) -> None:

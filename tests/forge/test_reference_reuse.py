@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.support.forge_server import ForgeServer
 from tests.support.payloads import (
@@ -16,6 +17,8 @@ from tests.support.payloads import (
     step_kinds,
     two_references,
 )
+
+pytestmark = pytest.mark.both_hosts
 
 STEPS = 9
 BLOCKS = 6

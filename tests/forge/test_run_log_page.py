@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+import pytest
+
 from lib_fluxkontext.history.store import RunLog
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
@@ -29,6 +31,7 @@ def export(page: ForgePage, button: str, suffix: str) -> bytes:
     return Path(download.value.path()).read_bytes()
 
 
+@pytest.mark.both_hosts
 def test_runs_are_logged_compared_exported_and_cleared(
     page: ForgePage, files: dict[str, Path], forge_page: ForgeServer
 ) -> None:

@@ -7,15 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forge_install import FORGE
 from tests.support.forge_server import ForgeServer
 from tests.support.payloads import difference, made, pixels, step_kinds, two_references
 
-SAMPLERS = (
-    "DDIM", "DDIM CFG++", "DDPM", "DEIS", "DPM adaptive", "DPM fast", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 2M SDE Heun",
-    "DPM++ 2S a", "DPM++ 3M SDE", "DPM++ SDE", "DPM2", "DPM2 a", "Euler", "Euler a", "Heun", "HeunPP2", "IPNDM",
-    "IPNDM_V", "LCM", "LMS", "PLMS", "Restart", "UniPC",
+IN_BOTH = (
+    "DDIM", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ SDE", "DPM2", "Euler", "Euler a", "Heun", "LCM", "LMS",
+    "PLMS", "Restart", "UniPC",
 )  # fmt: skip
-"""All of Forge's samplers. Each gives a picture with Flux without the extension too, which its test asserts."""
+IN_FORGE = (
+    "DDIM CFG++", "DDPM", "DEIS", "DPM adaptive", "DPM fast", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM2 a", "HeunPP2",
+    "IPNDM", "IPNDM_V",
+)  # fmt: skip
+IN_NEO = (
+    "DPM++ 2M CFG++", "DPM++ 2s a RF", "ER SDE", "Euler CFG++", "Euler a CFG++", "Kohaku LoNyu Yog", "Res Multistep",
+)  # fmt: skip
+"""All samplers of the hosts. Each gives a picture with Flux without the extension too, which its test asserts."""
+
+SAMPLERS = [
+    *IN_BOTH,
+    *(pytest.param(name, marks=pytest.mark.forge_only) for name in IN_FORGE),
+    *(pytest.param(name, marks=pytest.mark.neo_only) for name in IN_NEO),
+]
 
 OWN_STEP_COUNT = ("DPM adaptive", "Restart")
 """Samplers that choose their number of steps themselves."""
@@ -23,9 +36,11 @@ OWN_STEP_COUNT = ("DPM adaptive", "Restart")
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 6}
 
 
+@pytest.mark.both_hosts
 def test_forge_has_exactly_these_samplers(forge: ForgeServer) -> None:
     _, samplers = forge.get("/sdapi/v1/samplers")
-    assert sorted(sampler["name"] for sampler in samplers) == sorted(SAMPLERS)
+    own = IN_FORGE if forge.host is FORGE else IN_NEO
+    assert sorted(sampler["name"] for sampler in samplers) == sorted([*IN_BOTH, *own])
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -47,5 +62,6 @@ def test_a_sampler_takes_references_and_reuses_steps(forge: ForgeServer, sampler
     assert kinds[0] != "reused"
     assert "reused" in kinds
     if sampler not in OWN_STEP_COUNT:
-        assert len(kinds) == (7 if sampler == "UniPC" else 6)  # UniPC rounds the number of timesteps up
+        rounded_up = sampler == "UniPC" and forge.host is FORGE  # to a number of timesteps
+        assert len(kinds) == (7 if rounded_up else 6)
         assert kinds[-1] == "computed"

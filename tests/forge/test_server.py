@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tests.support import checkpoint_files as files
-from tests.support.forge_install import has_bitsandbytes
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.payloads import HOOKS, difference, pixels, script_args
 
@@ -45,7 +44,7 @@ def only_picture(result: Result) -> np.ndarray:
 
 @pytest.mark.parametrize("checkpoint", FORMATS)
 def test_every_format_generates(server: ForgeServer, checkpoint: str) -> None:
-    if checkpoint == files.FLUX_NF4 and not has_bitsandbytes():
+    if checkpoint == files.FLUX_NF4 and not server.host.has_bitsandbytes():
         pytest.skip("Forge's Python has no bitsandbytes")
     server.select(checkpoint)
     first = only_picture(server.txt2img())

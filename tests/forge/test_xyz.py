@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forge_install import NEO
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.payloads import kontext, made, pixels, two_references
 from tests.support.photos import woman
@@ -22,7 +23,7 @@ def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> R
     xyz = next(script for script in scripts if script["name"] == "x/y/z plot" and not script["is_img2img"])
     labels = xyz["args"][0]["choices"]
     axes = [value for axis in (x, y, NOTHING) for value in (labels.index(axis[0]) if axis[0] else 0, *axis[1:])]
-    rest = [False, True, False, False, False, False, False, 0, False]
+    rest = [False, True, False, False, False, False, False, *([0] if forge.host is NEO else []), 0, False]  # rows
     return forge.txt2img(
         **kontext(two_references(**settings)), script_name="x/y/z plot", script_args=axes + rest, steps=STEPS
     )
@@ -34,6 +35,7 @@ def cells(result: Result) -> list[np.ndarray]:
     return [pixels(result, index) for index in range(1, len(result.images))]
 
 
+@pytest.mark.both_hosts
 def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeServer) -> None:
     x, y = ("[Kontext] threshold", "0, 0.65", []), ("[Kontext] reference refresh", "0, 3", [])
     found = cells(plot(forge, x, y, cache=True))
@@ -67,6 +69,7 @@ def test_a_cell_leaves_nothing_to_the_next(forge: ForgeServer) -> None:
     assert ["Kontext image 2" in text for text in result.info["infotexts"]] == [False] * 3  # grid and cells
 
 
+@pytest.mark.both_hosts
 def test_an_axis_while_the_panel_is_off_is_refused(forge: ForgeServer) -> None:
     result = plot(forge, ("[Kontext] threshold", "0, 0.5", []), enabled=False)
     assert result.status == 500
@@ -80,6 +83,7 @@ def test_an_axis_of_a_muted_reference_is_refused(forge: ForgeServer, tmp_path: P
     assert "reference 2 is muted" in str(result.reply)
 
 
+@pytest.mark.both_hosts
 @pytest.mark.parametrize(
     ("axis", "reason"),
     [

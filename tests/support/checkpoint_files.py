@@ -24,6 +24,8 @@ FLUX_GGUF = "small-flux-q8.gguf"
 FLUX_SCHNELL = "small-flux-schnell.safetensors"
 FLUX_SMOOTH = "small-flux-smooth.safetensors"
 FLUX_140M = "flux-140m.safetensors"
+FLUX_KONTEXT = "small-flux-kontext.safetensors"
+FLUX_140M_KONTEXT = "flux-140m-kontext.safetensors"
 SD15 = "small-sd15.safetensors"
 MODULE_VAE = "small-vae.safetensors"
 MODULE_CLIP = "small-clip-l.safetensors"
@@ -49,6 +51,9 @@ FOLDERS = {
     LORA: "Lora",
 }
 """The folder of Forge's ``models`` each file belongs to."""
+
+ALIASES = {FLUX_KONTEXT: FLUX, FLUX_140M_KONTEXT: FLUX_140M}
+"""Checkpoints under a second name: Neo takes a file for Kontext by its name, and appends references of its own."""
 
 ON_REQUEST = {FLUX_140M}
 """Files that are built only when they are asked for by name."""

@@ -1,4 +1,4 @@
-"""Start a real Forge on the CPU, in a data folder of its own, and use its API.
+"""Start a real Forge or Forge Neo on the CPU, in a data folder of its own, and use its API.
 
 Models, settings and extensions come from a temporary data folder, so the user's own are neither used nor changed.
 """
@@ -24,13 +24,11 @@ from PIL import Image
 
 from tests.support import checkpoint_files
 from tests.support.forge_install import (
-    FORGE_FLAGS,
+    FORGE,
     REPO_ROOT,
     TEST_EXTENSION,
     WINDOWS,
-    forge_available,
-    forge_python,
-    forge_root,
+    Host,
     free_port,
     link,
 )
@@ -43,12 +41,15 @@ SETTINGS: dict[str, Any] = {
     "grid_save": False,
     "save_images_add_number": True,
     "show_progress_type": "Approx cheap",
+    "temp_dir": "",
+    "flux_t2i_scheduler": "Simple",
+    "flux_i2i_scheduler": "Simple",
     "flux_t2i_width": 256,
     "flux_t2i_height": 256,
     "flux_i2i_width": 256,
     "flux_i2i_height": 256,
 }
-"""Forge's settings in the data folder, unless a test gives others."""
+"""Settings in the data folder, unless a test gives others."""
 
 PAGE_DEFAULTS: dict[str, Any] = {
     "txt2img/Sampling steps/value": 4,
@@ -87,6 +88,7 @@ class ForgeServer:
     def __init__(
         self,
         *,
+        host: Host = FORGE,
         nowebui: bool = True,
         extensions: bool = True,
         checkpoint: str = checkpoint_files.FLUX,
@@ -98,6 +100,7 @@ class ForgeServer:
         """Describe a server; nothing starts yet.
 
         Args:
+            host: which WebUI.
             nowebui: without the page, the API alone.
             extensions: with the extension under test, and not the test-only one alone.
             checkpoint: the selected one.
@@ -106,10 +109,12 @@ class ForgeServer:
             flags: more command-line flags.
             startup_timeout: in seconds.
         """
+        self.host = host
         self.nowebui = nowebui
         self.extensions = extensions
         self.checkpoint = checkpoint
-        self.settings = {**SETTINGS, "sd_model_checkpoint": checkpoint, **(settings or {})}
+        selected = {"sd_model_checkpoint": checkpoint, "forge_checkpoint_flux": checkpoint}
+        self.settings = {**SETTINGS, **selected, **(settings or {})}
         self.env = env or {}
         self.flags = flags or []
         self.startup_timeout = startup_timeout
@@ -133,13 +138,18 @@ class ForgeServer:
 
     def prepare_data(self) -> None:
         """Make the data folder with settings, models and extensions."""
-        self.data = Path(tempfile.mkdtemp(prefix="flux-kontext-forge-"))
-        models = checkpoint_files.ensure_checkpoints(forge_python())
-        if self.checkpoint in checkpoint_files.ON_REQUEST:
-            checkpoint_files.ensure_checkpoints(forge_python(), [self.checkpoint])
+        # Neo takes a checkpoint for Kontext where its path contains the word.
+        self.data = Path(tempfile.mkdtemp(prefix="small-flux-"))
+        models = checkpoint_files.ensure_checkpoints(self.host.python)
+        asked_for = checkpoint_files.ALIASES.get(self.checkpoint, self.checkpoint)
+        if asked_for in checkpoint_files.ON_REQUEST:
+            checkpoint_files.ensure_checkpoints(self.host.python, [asked_for])
         for name, folder in checkpoint_files.FOLDERS.items():
             if (models / folder / name).exists():
                 link(models / folder / name, self.data / "models" / folder / name)
+        for name, source in checkpoint_files.ALIASES.items():
+            if checkpoint_files.checkpoint_path(source).exists():
+                link(checkpoint_files.checkpoint_path(source), self.data / "models" / "Stable-diffusion" / name)
         link(TEST_EXTENSION, self.data / "extensions" / "small-flux")
         if self.extensions:
             link(REPO_ROOT, self.data / "extensions" / "flux-kontext")
@@ -148,17 +158,18 @@ class ForgeServer:
 
     def start(self) -> ForgeServer:
         """Start Forge and wait until it answers and its extensions have been told so."""
-        reason = forge_available()
+        reason = self.host.unavailable()
         if reason:
             raise RuntimeError(reason)
         self.prepare_data()
         self.port = free_port()
-        command = [str(forge_python()), "launch.py", *FORGE_FLAGS, *self.flags]
+        command = [str(self.host.python), "launch.py", *self.host.flags, *self.flags]
         command += ["--server-name", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.data)]
         # With a data folder elsewhere, Gradio would not serve the scripts of Forge's own page.
-        command += ["--nowebui"] if self.nowebui else ["--gradio-allowed-path", str(forge_root())]
+        command += ["--nowebui"] if self.nowebui else ["--gradio-allowed-path", str(self.host.root)]
         environment = {
             **os.environ,
+            "COLUMNS": "250",  # Neo breaks the lines of its log there
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_TEMP_DIR": str(self.data / "gradio"),
             "HF_HUB_OFFLINE": "1",
@@ -174,9 +185,11 @@ class ForgeServer:
             new_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         begin = time.monotonic()
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=forge_root(), env=environment, stdout=log, stderr=subprocess.STDOUT, **new_group
-            )
+            streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(command, cwd=self.host.root, env=environment, **streams, **new_group)
+        # Neo waits for Enter where it did not write the settings itself.
+        with contextlib.suppress(OSError), self.process.stdin as keyboard:
+            keyboard.write(b"\n")
         try:
             wait_until(self.is_ready, self.startup_timeout, lambda: f"Forge to start:\n{self.log_text()[-4000:]}")
         except BaseException:

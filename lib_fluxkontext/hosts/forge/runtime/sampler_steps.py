@@ -43,6 +43,10 @@ def evaluations(name: str, steps: int, second_order: bool) -> tuple[int, ...]:
             return (2,) + (1,) * (timesteps - 2)
         case "unipc":
             return (1,) * timesteps
+        case "sample_Kohaku_LoNyu_Yog":  # Neo's: three in the first half
+            return tuple(3 if index <= steps / 2 else 1 for index in range(steps))
+        case "sample_dpmpp_2s_ancestral_RF":  # Neo's, which does not mark it
+            order = 2
         case "sample_heunpp2":
             order = 3
         case _:
