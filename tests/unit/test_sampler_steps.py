@@ -1,4 +1,4 @@
-"""Evaluations to steps, for the samplers of Forge. The totals were counted in a real Forge at 4 steps."""
+"""Evaluations to steps. The totals were counted in a real Forge at 4 steps, those of Neo's own samplers there at 6."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from lib_fluxkontext.hosts.forge.runtime.sampler_steps import evaluations, sampl
 )  # fmt: skip
 def test_as_many_evaluations_as_forge_makes(name: str, second_order: bool, counted: int) -> None:
     assert sum(evaluations(name, 4, second_order)) == counted
+
+
+@pytest.mark.parametrize(("name", "counted"), [("sample_dpmpp_2s_ancestral_RF", 11), ("sample_Kohaku_LoNyu_Yog", 14)])
+def test_as_many_evaluations_as_neo_makes(name: str, counted: int) -> None:
+    assert sum(evaluations(name, 6, second_order=False)) == counted
 
 
 def steps_seen(name: str, steps: int, total: int, made: int) -> list[tuple[int, bool]]:
