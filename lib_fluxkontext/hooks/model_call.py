@@ -26,6 +26,7 @@ class ModelCall:
         decisions: filled by the call, one per row; empty where nothing could be reused.
         forwards: how often the transformer ran.
         tiled: whether it ran on something else than the whole image, as it does where another extension tiles.
+        skipped: whether the transformer's forward returned without running its blocks: another step cache is in it.
         obstacle: why nothing could be cached in it, for the user, or None.
     """
 
@@ -38,6 +39,7 @@ class ModelCall:
     decisions: list[Decision] = field(default_factory=list)
     forwards: int = 0
     tiled: bool = False
+    skipped: bool = False
     obstacle: str | None = None
 
     @property

@@ -79,6 +79,10 @@ class _Group:
         return frozenset(position for position, row in enumerate(self.rows) if row in rows)
 
 
+class _BlocksSkipped(Exception):
+    """The transformer's own forward returned without running its first block."""
+
+
 class ModelCallRunner:
     """Runs one forward of the transformer.
 
@@ -113,7 +117,12 @@ class ModelCallRunner:
             call.caches.clear()
         if uncached or not call.caches.active:
             return forward.host_output(forward(range(forward.batch), references=True))
-        image = self._image_within_memory()
+        try:
+            image = self._image_within_memory()
+        except _BlocksSkipped:
+            call.skipped = True
+            call.caches.clear()
+            return forward.host_output(forward(range(forward.batch), references=True))
         decisions = [self._decisions[row] for row in range(forward.batch)]
         call.decisions.extend(decisions)
         if call.caches.correction is not None:
@@ -199,6 +208,8 @@ class ModelCallRunner:
             forced=group.positions(group.forced),
         )
         output, unhooked = self._run_rows(group, group.rows, run)
+        if not run.decisions:
+            raise _BlocksSkipped
         for row, decision in zip(group.rows, run.decisions, strict=True):
             if row not in group.forced:
                 self._decisions[row] = decision

@@ -37,7 +37,7 @@ CELLS: dict[str, Callable[[Run], str]] = {
     "Sampling": lambda run: text.seconds(run.sampling_seconds),
     "Encoding": lambda run: text.seconds(run.encode_seconds),
     "Memory": lambda run: text.gigabytes(run.memory_bytes) + ("" if run.on_card else " (no CUDA)"),
-    "Estimate": lambda run: _estimate(run),
+    "Estimated/reserved/taken": lambda run: _estimate(run),
     "Seed": lambda run: str(run.seed),
     "Prompt": lambda run: " ".join(run.prompt.split()),
 }
@@ -148,7 +148,7 @@ def _columns(runs: Runs) -> dict[str, Callable[[Run], str]]:
     """Select the columns: all, but prompts only where one is stored, and estimates only where a card had one."""
     omitted = set() if _has_prompt(runs) else {"Prompt"}
     if all(run.estimated_bytes is None for _, run in runs):
-        omitted.add("Estimate")
+        omitted.add("Estimated/reserved/taken")
     return {name: cell for name, cell in CELLS.items() if name not in omitted}
 
 

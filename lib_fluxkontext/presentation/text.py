@@ -77,7 +77,7 @@ def working_memory(measured: WorkingMemory) -> str:
         reserved=gigabytes(measured.reserved),
     )
     if measured.used is None or measured.off is None:
-        return line + translate("; what it took is not known, because an earlier peak was higher.")
+        return line + translate("; what it took is not known, because an earlier peak was as high.")
     percent = f"{abs(measured.off) / measured.estimated:.0%}" if measured.estimated else "–"
     used = gigabytes(measured.used)
     if measured.off > 0:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_fluxkontext.caching.caches import Caches
+from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.caching.sample_key import SampleKey, Step
 from lib_fluxkontext.hooks.adapter import TransformerAdapter
 from lib_fluxkontext.hooks.model_call import ModelCall
@@ -87,6 +88,7 @@ class SamplingSession:
         self._total_steps: Callable[[], int] | None = total_steps
         self._recorder = CallRecorder()
         self._notes: list[str] = []
+        self._key_values: KVUsage | None = None
         self._final: PassReport | None = None
         self._closing = False
         self._empty_report = PassReport(
@@ -105,6 +107,11 @@ class SamplingSession:
     def closed(self) -> bool:
         """Whether ``close`` was called: there is nothing to hook any more. True while it waits for the GPU, too."""
         return self._closing
+
+    @property
+    def hooks(self) -> bool:
+        """Whether it has anything to hook: references of ours, or caches."""
+        return self._references is not None or self._caches.active
 
     @contextmanager
     def call(self, samples: Sequence[SampleKey], step: Step, sigmas: Tensor) -> Iterator[ModelCall]:
@@ -136,11 +143,13 @@ class SamplingSession:
             yield call
         self._recorder.record(MeasuredCall(step.index, sigmas[0], span, len(samples), call.decisions))
         self._memory.sample()
+        if self._working_memory is not None:
+            self._working_memory.sample()
         if call.tiled:
             self.note(TILED)
         if call.obstacle is not None:
             self.note(call.obstacle)
-        if call.caches.active and not call.forwards:
+        if not call.forwards or call.skipped:
             self.stand_aside(SKIPPED)
 
     def note(self, text: str) -> None:
@@ -149,13 +158,22 @@ class SamplingSession:
             self._notes.append(text)
 
     def stand_aside(self, note: str) -> None:
-        """Cache nothing from here on; references go on.
+        """Cache nothing from here on; references go on. Without caches there is nothing to do.
 
         Args:
             note: why, for the user.
         """
-        self.note(note)
+        if self._caches.active:
+            self.note(note)
+            self._drop_caches()
+
+    def _drop_caches(self) -> None:
+        """Let go of the caches, and keep what the report says of them."""
+        # Cleared before they are dropped: after a failure the host keeps the traceback, and its frames hold them.
         self._caches.clear()
+        for note in self._caches.notes:
+            self.note(note)
+        self._key_values = self._caches.usage() or self._key_values
         self._caches = Caches()
 
     def snapshot(self) -> SessionSnapshot:
@@ -173,15 +191,10 @@ class SamplingSession:
         if self._final is not None:
             return self._final
         self._closing = True
-        # Cleared before they are dropped: after a failure the host keeps the traceback, and its frames hold them.
-        self._caches.clear()
-        for note in self._caches.notes:
-            self.note(note)
-        key_values = self._caches.usage()
+        self._drop_caches()
         if self._references is not None:
             self._references.release()
         self._references = self._transformer = None
-        self._caches = Caches()
         calls, failure = self._recorder.finish()
         if failure is not None:
             self.note(failure)
@@ -192,7 +205,7 @@ class SamplingSession:
             self._empty_report,
             calls=calls,
             seconds=self._recorder.seconds,
-            key_values=key_values,
+            key_values=self._key_values,
             working_memory=working_memory,
             notes=tuple(self._notes),
         )

@@ -113,6 +113,10 @@ class MemoryMeter:
         unused = torch.cuda.memory_reserved(self._device) - allocated
         return CardState(allocated, torch.cuda.max_memory_allocated(self._device), free + unused)
 
+    def allocated_peak(self) -> int | None:
+        """Return the most that torch's tensors took since its counters were last reset; None without CUDA."""
+        return torch.cuda.max_memory_allocated(self._device) if self._cuda else None
+
     def _peaks_with_now(self) -> tuple[int, int | None]:
         process = max(self._process_peak, int(self._process.memory_info().rss))
         used = _nvml_used(self._device) if self._cuda else None

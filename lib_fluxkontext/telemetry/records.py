@@ -168,11 +168,7 @@ class GenerationReport:
         """Whether the driver may have moved memory of the card to main memory, by memory or by jumps of step time."""
         if self.memory is None or self.memory.total is None:
             return False
-        jumped = any(
-            step_time_jumped([step.seconds for step in sampling.steps if step.kind == kind])
-            for sampling in self.passes
-            for kind in ("computed", "kept")
-        )
+        jumped = any(_time_jumped(sampling.calls) for sampling in self.passes)
         return self.memory.spill_suspected or (jumped and nearly_full(self.memory.held, self.memory.total))
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,6 +203,15 @@ class GenerationReport:
             "memory": asdict(self.memory) | {"spill_suspected": self.spill_suspected} if self.memory else None,
             "notes": list(self.notes),
         }
+
+
+def _time_jumped(calls: Sequence[CallRecord]) -> bool:
+    """Whether a model call took many times as long as others that do the same for as many images."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for call in calls:
+        if not call.reused:
+            groups.setdefault((call.images, call.kept), []).append(call.seconds)
+    return any(map(step_time_jumped, groups.values()))
 
 
 def _working_memory(measured: WorkingMemory | None) -> dict[str, int | None] | None:

@@ -18,7 +18,7 @@ NEARLY_FULL_SHARE = 0.9
 """Share above which a jump of step time is enough to suspect one: other programs' memory is not always counted."""
 
 JUMP = 3.0
-"""Ratio of a step's time to that of the fastest one of its kind; a spilled step takes many times as long."""
+"""Ratio of a model call's time to that of the fastest of its kind; a spilled one takes many times as long."""
 
 
 def memory_tells_spill(held: int, total: int) -> bool:
@@ -37,12 +37,12 @@ def nearly_full(held: int, total: int) -> bool:
 
 
 def step_time_jumped(seconds: Sequence[float]) -> bool:
-    """Whether a step took many times as long as others that do the same.
+    """Whether a model call took many times as long as others that do the same.
 
     The first one is left out: it loads kernels and may load weights.
 
     Args:
-        seconds: of one sampling's steps of one kind, in order.
+        seconds: of one sampling's model calls of one kind, in order.
     """
     later = seconds[1:]
     return len(later) > 1 and max(later) > JUMP * min(later)

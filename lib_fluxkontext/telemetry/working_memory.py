@@ -20,8 +20,9 @@ class WorkingMemory:
         estimated: activations, references and caches.
         reserved: the part of the estimate that the host was asked to keep free: references and caches.
         free: what was free when the first model call began; None without CUDA.
-        used: torch's peak less what was on the card when the first model call began. None without CUDA, and where an
-            earlier peak of the same generation, the text encoder's, was as high and hides it.
+        used: torch's peak less what was on the card when the first model call began; weights that wait in main memory
+            count while they are there. None without CUDA, and where an earlier peak of the same generation, the text
+            encoder's, was as high and hides it.
     """
 
     estimated: int
@@ -36,8 +37,9 @@ class WorkingMemory:
 
     @property
     def short(self) -> bool:
-        """Whether less was free than estimated, although room was asked for."""
-        return self.free is not None and self.reserved > 0 and self.free < self.estimated
+        """Whether less was free than was asked for, with half of the activations: Neo itself keeps no more for them."""
+        needed = self.reserved + (self.estimated - self.reserved) // 2
+        return self.free is not None and self.reserved > 0 and self.free < needed
 
 
 class WorkingMemoryMeter:
@@ -55,6 +57,7 @@ class WorkingMemoryMeter:
         self._reserved = reserved
         self._started = False
         self._start: CardState | None = None
+        self._peak: int | None = None
 
     def start(self) -> None:
         """Note what the card holds now, weights included; later calls change nothing."""
@@ -62,10 +65,14 @@ class WorkingMemoryMeter:
             self._started = True
             self._start = self._memory.card()
 
+    def sample(self) -> None:
+        """Note the peak up to now; after a model call, so that what comes after the last one does not count."""
+        self._peak = self._memory.allocated_peak()
+
     def result(self) -> WorkingMemory:
-        """Return what was measured up to now. Changes nothing."""
-        start, now = self._start, self._memory.card() if self._start is not None else None
-        if start is None or now is None:
+        """Return what was measured. Changes nothing."""
+        start, peak = self._start, self._peak
+        if start is None:
             return WorkingMemory(self._estimated, self._reserved)
-        used = now.peak - start.allocated if now.peak > start.peak else None
+        used = peak - start.allocated if peak is not None and peak > start.peak else None
         return WorkingMemory(self._estimated, self._reserved, start.free, used)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.support.small_flux import SmallFluxTransformer
 
-dynamic_args = SimpleNamespace(ref_latents=[], kontext=False)
+dynamic_args = SimpleNamespace(ref_latents=[], kontext=False, klein=False)
 """Stands for ``backend.args.dynamic_args``."""
 
 

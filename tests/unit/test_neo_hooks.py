@@ -142,6 +142,13 @@ def test_ours_stand_behind_neos() -> None:
     assert torch.equal(seen["img_ids"][:, -5:], ours.ids.expand(2, -1, -1))
 
 
+def test_the_init_image_is_neos_only_where_there_is_one_more_than_stitched() -> None:
+    engine = SimpleNamespace(ref_latents=dynamic_args.ref_latents[:1])
+    assert NeoFluxAdapter().has_init_image(engine)
+    engine.ref_latents = dynamic_args.ref_latents
+    assert not NeoFluxAdapter().has_init_image(engine)  # a second prompt has used it up
+
+
 def test_offsets_go_on_from_neos() -> None:
     latents = [torch.zeros(1, 16, 8, 12), torch.zeros(1, 16, 6, 4)]
     alone, behind = reference_tokens(latents), reference_tokens(latents[1:], placed=[(4, 6)])
@@ -225,6 +232,32 @@ def test_what_only_looks_like_flux_is_never_hooked(transformer: type[torch.nn.Mo
     model = transformer()
     assert flux_adapter(model) is None
     assert why in why_not_hooked(model, "Flux")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refresh", [None, 3])
+def test_a_step_cache_inside_the_transformer_makes_ours_stand_aside(refresh: int | None) -> None:
+    """TeaCache and others replace the forward of the class, and leave the blocks out of some steps."""
+    model = SmallNeoFluxTransformer()
+    session = session_of(model, caches(0.9, refresh))
+    forward_orig, skips = model.forward_orig, []
+
+    @wraps(forward_orig)
+    def skipping(*args: Any, **kwargs: Any) -> Tensor:
+        image = args[0] if args else kwargs["img"]
+        return torch.zeros_like(image) if skips else forward_orig(*args, **kwargs)
+
+    model.forward_orig = skipping  # type: ignore[method-assign]
+    run(session, model, moved(0))
+    skips.append(True)
+    output, _ = run(session, model, moved(0), 1)
+    assert not output.any()
+    skips.clear()
+    _, call = run(session, model, moved(0), 2)
+    assert call.decisions == []
+    report = session.close()
+    assert list(report.notes) == [SKIPPED]
+    assert (report.key_values is not None) == (refresh is not None)  # what was kept before is still told
 
 
 def test_relatives_of_flux_1_take_no_references_of_ours() -> None:

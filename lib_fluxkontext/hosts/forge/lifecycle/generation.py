@@ -29,6 +29,7 @@ from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
 from lib_fluxkontext.hosts.forge.runtime.vae import encoder
 from lib_fluxkontext.hosts.forge.runtime.vram import estimate_sampling, keep_loaded, reserve
+from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.references.encode import EncodedReferences
 from lib_fluxkontext.sampling.factory import build_caches
@@ -78,11 +79,9 @@ class Generation:
                 p.extra_generation_params.pop(label, None)
             p.comment(f"Flux Kontext did nothing: {reason}.")
             return
-        if adapter.appends_init_image and self.settings.init_image_as_reference:
-            self.references = tuple(one for one in self.references if one.name != "init_image_as_reference")
-            self._note(INIT_IMAGE_GIVEN)
         why_not = why_no_references(transformer)
-        if self.references and why_not is not None:
+        ours = _without_init_image(self.references) if adapter.appends_init_image else self.references
+        if ours and why_not is not None:
             raise KontextError(f'the checkpoint "{name}" {why_not}', "image1")
 
     def open_sampling(self, p: Processing, x: Tensor) -> None:
@@ -96,11 +95,14 @@ class Generation:
             self._end_hook.remove()
             self._end_hook = None
             self._samplings.pop()[1].close()
-        use_references = self.references and (self.settings.hires_references or not p.is_hr_pass)
+        references = self.references if self.settings.hires_references or not p.is_hr_pass else ()
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
         adapter = flux_adapter(transformer)
         host_references = adapter.host_reference_grids(transformer) if adapter is not None else []
-        encoded = self._encode(p, x, host_references) if use_references else None
+        if adapter is not None and self.settings.init_image_as_reference and adapter.has_init_image(p.sd_model):
+            references = _without_init_image(references)
+            self._note(INIT_IMAGE_GIVEN)
+        encoded = self._encode(p, x, references, host_references) if references else None
         if adapter is None:  # the hires pass has a checkpoint of its own
             if encoded is not None:
                 reason = "the hires pass cannot take references: its checkpoint is not FLUX"
@@ -150,7 +152,7 @@ class Generation:
         )
         sampling = HookedSampling(session, sampler)
         sampling.install(unet)
-        if is_compiled(unet):
+        if session.hooks and is_compiled(unet):
             self._note(COMPILED)
         reserve(unet, vram.reserved)
         keep_loaded(unet)
@@ -160,7 +162,7 @@ class Generation:
         self._end_hook = SamplerEndHook(
             sampler,
             on_end=lambda: self._sampling_ended(p, sampling),
-            on_start=lambda: sampling.install(p.sd_model.forge_objects.unet),
+            on_start=lambda: _sampling_started(p, sampling),
         )
 
     def _sampling_ended(self, p: Processing, sampling: HookedSampling) -> None:
@@ -169,14 +171,16 @@ class Generation:
         self._sample_memory()
         live_reports.publish(live_reports.tab_of(p), self.report())
 
-    def _encode(self, p: Processing, x: Tensor, placed: Sequence[tuple[int, int]]) -> EncodedReferences:
+    def _encode(
+        self, p: Processing, x: Tensor, references: Sequence[Reference], placed: Sequence[tuple[int, int]]
+    ) -> EncodedReferences:
         output = (x.shape[3] * VAE_SCALE, x.shape[2] * VAE_SCALE)
         plans = [
             plan_size(reference.size, self.settings.sizing, self.settings.half_size, output, reference.name)
-            for reference in self.references
+            for reference in references
         ]
         max_bytes = options.current().store_mib * 2**20
-        return encoder.encode(p.sd_model.forge_objects.vae, self.references, plans, max_bytes, placed)
+        return encoder.encode(p.sd_model.forge_objects.vae, references, plans, max_bytes, placed)
 
     def _note(self, text: str) -> None:
         if text not in self._notes:  # samplings are announced more than once, and every batch has some
@@ -204,6 +208,16 @@ class Generation:
         ]
         memory = self._memory.peaks() if self._memory is not None else None
         return GenerationReport(tuple(passes), memory, tuple(self._notes))
+
+
+def _sampling_started(p: Processing, sampling: HookedSampling) -> None:
+    """Hook the patcher that samples: another extension may have cloned ours, or replaced what was set on it."""
+    sampling.install(p.sd_model.forge_objects.unet)
+    keep_loaded(p.sd_model.forge_objects.unet)
+
+
+def _without_init_image(references: Sequence[Reference]) -> tuple[Reference, ...]:
+    return tuple(reference for reference in references if reference.name != "init_image_as_reference")
 
 
 def of(p: object) -> Generation | None:

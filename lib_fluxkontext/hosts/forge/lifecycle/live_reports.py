@@ -27,9 +27,12 @@ def publish(tab: str, report: GenerationReport) -> None:
     """Make this the tab's last report."""
     global _last_working_memory
     _last[tab] = report
-    for sampling in report.passes:
-        if sampling.working_memory is not None and sampling.working_memory.free is not None:
-            _last_working_memory = sampling.working_memory
+    on_card = [
+        one.working_memory for one in report.passes if one.working_memory and one.working_memory.free is not None
+    ]
+    known = [measured for measured in on_card if measured.used is not None]
+    if known or on_card:
+        _last_working_memory = (known or on_card)[-1]
 
 
 def watch(tab: str, generation: object, session: SamplingSession) -> None:

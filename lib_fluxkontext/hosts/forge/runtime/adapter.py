@@ -67,7 +67,11 @@ class ForgeFluxAdapter:
 
     @property
     def appends_init_image(self) -> bool:
-        """Whether the host itself gives the model img2img's init image as a reference."""
+        """Whether the host itself may give this model img2img's init image as a reference."""
+        return False
+
+    def has_init_image(self, engine: object) -> bool:
+        """Whether it has done so for the conditionings at hand."""
         return False
 
     def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
@@ -97,7 +101,13 @@ class NeoFluxAdapter(ForgeFluxAdapter):
     def appends_init_image(self) -> bool:
         from backend.args import dynamic_args
 
-        return bool(dynamic_args.kontext)
+        return bool(dynamic_args.kontext or dynamic_args.klein)
+
+    def has_init_image(self, engine: object) -> bool:
+        """Neo puts it before ImageStitch's pictures, for the first of several prompts alone."""
+        from backend.args import dynamic_args
+
+        return len(dynamic_args.ref_latents or ()) > len(getattr(engine, "ref_latents", ()))
 
     def obstacle(self, arguments: Mapping[str, Any]) -> str | None:
         if arguments.get("control") is not None:

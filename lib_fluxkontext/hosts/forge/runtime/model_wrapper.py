@@ -89,6 +89,7 @@ class HookedSampling:
             if int(self._sampler.model_wrap_cfg.step) > self._evaluations:
                 self.session.note(TAKEN_OVER if self._evaluations else UNUSED)
             self._sampler = None
+        self._wrapper = None  # it refers to this object, and no cycle may hold what the wrapper before it holds
         return self.session.close()
 
     def _sample_keys(self, sampler: Sampler, params: dict[str, Any]) -> list[SampleKey]:

@@ -76,6 +76,11 @@ def _resident_bytes(entry: memory_management.LoadedModel, device: torch.device) 
     return int(memory_management.module_size(entry.model.model, include_device=device))
 
 
+def gpu_weights_in_megabytes() -> bool:
+    """Whether the host's page has a control GPU Weights; Neo has a share in its settings instead."""
+    return not hasattr(memory_management, "set_reserved_memory")
+
+
 def minimum_free_bytes() -> int:
     """Return what Forge keeps free of weights: the card less its GPU Weights."""
     return int(memory_management.minimum_inference_memory())

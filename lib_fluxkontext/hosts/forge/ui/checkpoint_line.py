@@ -46,7 +46,8 @@ def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
         facts = _read_facts(path, path.stat().st_mtime_ns)
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
-    description = describe_checkpoint(facts, load, settings, vram.card_bytes(), vram.minimum_free_bytes())
+    card, free = vram.card_bytes(), vram.minimum_free_bytes()
+    description = describe_checkpoint(facts, load, settings, card, free, vram.gpu_weights_in_megabytes())
     measured = live_reports.last_working_memory()
     return description if measured is None else description + line(_last_sampling(measured), "fk-muted")
 
@@ -61,6 +62,7 @@ def describe_checkpoint(
     settings: KontextSettings,
     card: int | None,
     free: int = FORGE_MINIMUM_FREE,
+    gpu_weights: bool = True,
 ) -> str:
     """Describe a checkpoint, and estimate whether sampling with it fits.
 
@@ -70,6 +72,7 @@ def describe_checkpoint(
         settings: which caches will be at work.
         card: memory of the card in bytes, or None without one.
         free: bytes that Forge keeps free of weights.
+        gpu_weights: whether the host has a control GPU Weights, in MB.
     """
     description = line(identification(facts))
     if facts.family is None:
@@ -83,7 +86,7 @@ def describe_checkpoint(
     if card is None or estimate.total <= card:
         return description + _vram_line(estimate, card)
     quantisation = fitting_quantisation(model, facts.parameters, load, settings, card, free)
-    return description + _vram_line(estimate, card, quantisation)
+    return description + _vram_line(estimate, card, quantisation, gpu_weights)
 
 
 def identification(facts: CheckpointFacts) -> str:
@@ -108,7 +111,9 @@ def identification(facts: CheckpointFacts) -> str:
     )
 
 
-def _vram_line(estimate: VramEstimate, card: int | None, quantisation: str | None = None) -> str:
+def _vram_line(
+    estimate: VramEstimate, card: int | None, quantisation: str | None = None, gpu_weights: bool = True
+) -> str:
     estimated = translate(
         "While sampling, estimated: {parts}, and {free} kept free: {total}",
         parts=" + ".join(f"{name} {gigabytes(size)}" for name, size in _parts(estimate)),
@@ -119,7 +124,7 @@ def _vram_line(estimate: VramEstimate, card: int | None, quantisation: str | Non
         return line(f"{estimated}.", "fk-muted")
     if estimate.total <= card:
         return line(estimated + translate(" of the card's {card}. It fits.", card=gigabytes(card)), "fk-muted")
-    return line(estimated + _advice(estimate, card, quantisation), "fk-warning")
+    return line(estimated + _advice(estimate, card, quantisation, gpu_weights), "fk-warning")
 
 
 def _parts(estimate: VramEstimate) -> list[tuple[str, int]]:
@@ -136,13 +141,14 @@ def _parts(estimate: VramEstimate) -> list[tuple[str, int]]:
     return parts
 
 
-def _advice(estimate: VramEstimate, card: int, quantisation: str | None) -> str:
+def _advice(estimate: VramEstimate, card: int, quantisation: str | None, gpu_weights: bool) -> str:
     """Say what to do where the card has less than is needed.
 
     Args:
         estimate: for the checkpoint that is chosen.
         card: bytes.
         quantisation: with which sampling would fit, or None.
+        gpu_weights: whether the host has a control GPU Weights, in MB.
     """
     advice = translate(
         ", more than the card's {card}. A part of the weights waits in main memory, which makes steps slower.",
@@ -154,6 +160,8 @@ def _advice(estimate: VramEstimate, card: int, quantisation: str | None) -> str:
         advice += translate(" Instead, for this card: {advice}.", advice=translate(quantisation))
     else:
         advice += translate(" Half size and a smaller picture need less.")
+    if not gpu_weights:
+        return advice
     megabytes = max_gpu_weights(card, estimate) // 2**20 // GPU_WEIGHTS_STEP * GPU_WEIGHTS_STEP
     return advice + translate(" GPU Weights at {weights} MB or less keep it from spilling.", weights=f"{megabytes:,}")
 
