@@ -21,6 +21,11 @@ FLUX_BF16 = "small-flux-bf16.safetensors"
 FLUX_FP8 = "small-flux-fp8.safetensors"
 FLUX_NF4 = "small-flux-nf4.safetensors"
 FLUX_GGUF = "small-flux-q8.gguf"
+FLUX_Q6_K = "small-flux-q6-k.gguf"
+FLUX_Q5_K = "small-flux-q5-k.gguf"
+FLUX_Q4_K = "small-flux-q4-k.gguf"
+FLUX_Q4_0 = "small-flux-q4-0.gguf"
+FLUX_SCALED_FP8 = "small-flux-fp8-scaled.safetensors"
 FLUX_SCHNELL = "small-flux-schnell.safetensors"
 FLUX_SMOOTH = "small-flux-smooth.safetensors"
 FLUX_140M = "flux-140m.safetensors"
@@ -41,6 +46,11 @@ FOLDERS = {
     FLUX_FP8: "Stable-diffusion",
     FLUX_NF4: "Stable-diffusion",
     FLUX_GGUF: "Stable-diffusion",
+    FLUX_Q6_K: "Stable-diffusion",
+    FLUX_Q5_K: "Stable-diffusion",
+    FLUX_Q4_K: "Stable-diffusion",
+    FLUX_Q4_0: "Stable-diffusion",
+    FLUX_SCALED_FP8: "Stable-diffusion",
     FLUX_SCHNELL: "Stable-diffusion",
     FLUX_SMOOTH: "Stable-diffusion",
     SD15: "Stable-diffusion",

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import checkpoint_files as files
-from tests.support.quantised import to_nf4, write_gguf
+from tests.support.quantised import to_nf4, to_scaled_fp8, write_gguf
 from tests.support.random_models import (
     Weights,
     autoencoder,
@@ -92,6 +92,11 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     files.FLUX_FP8: lambda path: build_small_flux(path, dtype=torch.float8_e4m3fn),
     files.FLUX_NF4: lambda path: build_flux(path, to_nf4(flux_transformer())),
     files.FLUX_GGUF: lambda path: write_gguf(path, flux_transformer(vector_dim=768)),
+    files.FLUX_Q6_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q6_K"),
+    files.FLUX_Q5_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q5_K"),
+    files.FLUX_Q4_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q4_K"),
+    files.FLUX_Q4_0: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q4_0"),
+    files.FLUX_SCALED_FP8: lambda path: build_flux(path, to_scaled_fp8(flux_transformer())),
     files.FLUX_SCHNELL: lambda path: build_small_flux(path, guidance=False),
     files.FLUX_SMOOTH: lambda path: build_flux(path, smooth(flux_transformer())),
     files.FLUX_140M: lambda path: build_small_flux(

@@ -1,9 +1,14 @@
-"""Quantise weights: to bitsandbytes' NF4, and to GGUF's Q8_0."""
+"""Quantise weights: to bitsandbytes' NF4, to scaled FP8, and to GGUF's Q8_0.
+
+In GGUF's other formats (ggml's ``block_q4_0``, ``block_q4_K`` …) any bits are weights: those files have random ones, as
+wide as the weights that they stand for.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +50,49 @@ def to_nf4(weights: Weights) -> Weights:
     return result
 
 
-def write_gguf(path: Path, weights: Weights) -> None:
-    """Write a transformer as a GGUF file: matrices of the blocks in Q8_0, the rest in 32 bits."""
+def to_scaled_fp8(weights: Weights) -> Weights:
+    """Quantise the blocks' matrices to FP8 with a scale each, as ComfyUI's "fp8_scaled" files have them."""
+    result: Weights = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, tensor in weights.items():
+        if "_blocks." in name and tensor.ndim == 2:
+            scale = tensor.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+            result[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            result[name.removesuffix(".weight") + ".scale_weight"] = scale.float()
+        else:
+            result[name] = tensor
+    return result
+
+
+GGUF_BLOCKS = {
+    "Q4_0": (2, 32, 0, b"", 16, 8.0, 4.6),
+    "Q4_K": (12, 256, 1, b"\x01" * 8 + b"\x11" * 4, 128, 7.5, 4.6),
+    "Q5_K": (13, 256, 1, b"\x01" * 8 + b"\x11" * 4, 32 + 128, 15.5, 9.2),
+}
+"""ggml's type, weights in a block, whether it has a minimum, its eight scales and minima (all 1), bytes of random bits,
+and the mean and deviation of what they stand for."""
+
+
+def random_blocks(name: str, tensor: torch.Tensor, kind: str) -> bytes:
+    """Return random weights of a tensor's shape and deviation in one of GGUF's formats; the same for the same name."""
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    deviation = float(tensor.float().std())
+    if kind == "Q6_K":  # 128 + 64 bytes of bits, 16 scales, the scale of all
+        count = tensor.numel() // 256
+        bits = random.integers(0, 256, (count, 192), dtype=np.uint8)
+        scales = np.ones((count, 16), dtype=np.uint8)
+        step = np.full((count, 1), deviation / 18.5, dtype="<f2").view(np.uint8)
+        return np.concatenate([bits, scales, step], axis=1).tobytes()
+    _, size, minimum, scales_and_minima, length, mean, spread = GGUF_BLOCKS[kind]
+    count = tensor.numel() // size
+    bits = random.integers(0, 256, (count, length), dtype=np.uint8)
+    step = deviation / spread
+    head = np.array([step, step * mean] if minimum else [step], dtype="<f2").tobytes() + scales_and_minima
+    heads = np.tile(np.frombuffer(head, dtype=np.uint8), (count, 1))
+    return np.concatenate([heads, bits], axis=1).tobytes()
+
+
+def write_gguf(path: Path, weights: Weights, kind: str = "Q8_0") -> None:
+    """Write a transformer as a GGUF file: matrices of the blocks quantised, the rest in 32 bits."""
 
     def text(value: str) -> bytes:
         encoded = value.encode()
@@ -59,7 +105,8 @@ def write_gguf(path: Path, weights: Weights) -> None:
         return np.concatenate([scales.astype("<f2").view(np.uint8), steps.view(np.uint8)], axis=1).tobytes()
 
     alignment = 32
-    type_f32, type_q8_0, value_text, value_u32 = 0, 8, 8, 4
+    type_f32, value_text, value_u32 = 0, 8, 4
+    type_quantised = {"Q8_0": 8, "Q6_K": 14, **{name: block[0] for name, block in GGUF_BLOCKS.items()}}[kind]
     header = struct.pack("<4sIQQ", b"GGUF", 3, len(weights), 2)
     header += text("general.architecture") + struct.pack("<I", value_text) + text("flux")
     header += text("general.alignment") + struct.pack("<II", value_u32, alignment)
@@ -68,8 +115,11 @@ def write_gguf(path: Path, weights: Weights) -> None:
         quantise = "_blocks." in name and tensor.ndim == 2
         header += text(name) + struct.pack("<I", tensor.ndim)
         header += struct.pack(f"<{tensor.ndim}Q", *reversed(tensor.shape))
-        header += struct.pack("<IQ", type_q8_0 if quantise else type_f32, len(data))
-        data += q8_0(tensor) if quantise else tensor.float().numpy().tobytes()
+        header += struct.pack("<IQ", type_quantised if quantise else type_f32, len(data))
+        if not quantise:
+            data += tensor.float().numpy().tobytes()
+        else:
+            data += q8_0(tensor) if kind == "Q8_0" else random_blocks(name, tensor, kind)
         data += bytes(-len(data) % alignment)
     header += bytes(-len(header) % alignment)
     path.write_bytes(header + bytes(data))
