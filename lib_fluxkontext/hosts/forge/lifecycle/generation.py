@@ -98,17 +98,20 @@ class Generation:
         references = self.references if self.settings.hires_references or not p.is_hr_pass else ()
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
         adapter = flux_adapter(transformer)
-        host_references = adapter.host_reference_grids(transformer) if adapter is not None else []
-        if adapter is not None and self.settings.init_image_as_reference and adapter.has_init_image(p.sd_model):
-            references = _without_init_image(references)
-            self._note(INIT_IMAGE_GIVEN)
-        encoded = self._encode(p, x, references, host_references) if references else None
         if adapter is None:  # the hires pass has a checkpoint of its own
-            if encoded is not None:
+            if references:
                 reason = "the hires pass cannot take references: its checkpoint is not FLUX"
                 raise KontextError(reason, "hires_references")
             self._note("The hires pass ran without cache: its checkpoint is not FLUX.")
             return
+        if self.settings.init_image_as_reference and adapter.has_init_image(p.sd_model):
+            references = _without_init_image(references)
+            self._note(INIT_IMAGE_GIVEN)
+        why_not = why_no_references(transformer)
+        if references and why_not is not None:
+            raise KontextError(f"the checkpoint {why_not}", references[0].name)
+        host_references = adapter.host_reference_grids(transformer)
+        encoded = self._encode(p, x, references, host_references) if references else None
         self._hook(p, x, adapter, encoded, tuple(rows * columns for rows, columns in host_references))
 
     def _hook(
