@@ -28,14 +28,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("host", HOSTS, indirect=True, scope="session", ids=[host.name for host in HOSTS])
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Mark every test of this folder with ``forge``, those that open the page with ``browser``; put Neo's last."""
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.forge)
             if "chromium" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.browser)
+    yield  # pytest selects by marks, and sorts by fixtures
     all_hosts = config.getoption("all_hosts")
     config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item, all_hosts)])
     items[:] = sorted((item for item in items if is_wanted(item, all_hosts)), key=lambda item: host_of(item) is NEO)
