@@ -15,6 +15,8 @@ from lib_fluxkontext.history.record import COLUMNS, Run
 DEFAULT_LIMIT = 10_000
 """Runs in a log, about 50 MB with thumbnails. The oldest are deleted first."""
 
+_ESTIMATE_COLUMNS = ("estimated_bytes", "reserved_bytes", "used_bytes")
+
 MIGRATIONS = (
     ("ALTER TABLE runs ADD COLUMN prompt TEXT DEFAULT ''",),
     # Without indexes sorting and counting would read every thumbnail.
@@ -22,10 +24,7 @@ MIGRATIONS = (
         f"CREATE INDEX IF NOT EXISTS by_{column} ON runs ({column}, id DESC)"
         for column in ("sampling_seconds", "computed_seconds", "memory_bytes", "checkpoint")
     ),
-    tuple(
-        f"ALTER TABLE runs ADD COLUMN {column} INTEGER"
-        for column in ("estimated_bytes", "reserved_bytes", "used_bytes")
-    ),
+    tuple(f"ALTER TABLE runs ADD COLUMN {column} INTEGER" for column in _ESTIMATE_COLUMNS),
 )
 """SQL statements that lead from each version of the table to the next, from the first on."""
 
@@ -34,7 +33,7 @@ BUSY_TIMEOUT_SECONDS = 2.0
 """Seconds to wait for another server that writes to the same file."""
 
 _SQL_TYPES = {"int": "INTEGER", "float": "REAL", "bool": "INTEGER", "bytes": "BLOB"}
-_LATER_COLUMNS = ("prompt", "estimated_bytes", "reserved_bytes", "used_bytes")
+_LATER_COLUMNS = ("prompt", *_ESTIMATE_COLUMNS)
 """Added by ``MIGRATIONS``."""
 
 _FIRST_VERSION_COLUMNS = ", ".join(

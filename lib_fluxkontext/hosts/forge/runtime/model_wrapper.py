@@ -20,10 +20,7 @@ UNUSED = (
     "hires checkpoint took over."
 )
 TAKEN_OVER = "It stopped in the middle: another model took over, a refiner perhaps, and finished without references."
-
-
 STOOD_ASIDE = "Spectrum skips steps itself: First Block Cache and reference reuse stood aside."
-
 COMPILED = "torch.compile was left out while Flux Kontext was at work: it would compile each step anew."
 
 
