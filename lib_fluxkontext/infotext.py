@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_fluxkontext.images.decode import WHITE, Reference
 from lib_fluxkontext.presentation import text
-from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, SIZINGS, KontextSettings, default_of
+from lib_fluxkontext.settings import CHOICES, FIELD_NAMES, IMAGE_FIELDS, KontextSettings, default_of
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 LABELS: dict[str, str] = {
@@ -28,6 +28,11 @@ LABELS: dict[str, str] = {
     "reference_refresh": "Kontext reference refresh",
     "cache_forecast": "Kontext cache forecast",
     "cache_correct": "Kontext cache correct",
+    "mute_image3": "Kontext mute 3",
+    "mute_image4": "Kontext mute 4",
+    "placement": "Kontext placement",
+    "stitch": "Kontext stitch",
+    "keep_outside_mask": "Kontext keep outside mask",
 }
 """Setting → label in infotext; images have labels of their own."""
 
@@ -130,7 +135,7 @@ def parse_value(name: str, value: object) -> Value | None:
             case float():
                 number = float(written)
             case _:
-                return written if written in SIZINGS else None
+                return written if written in CHOICES[name] else None
         KontextSettings.from_mapping({name: number})
     except (ValueError, OverflowError):
         return None

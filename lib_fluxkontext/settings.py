@@ -18,6 +18,14 @@ from lib_fluxkontext.errors import KontextError
 Sizing = Literal["to BFL recommended", "to output", "no change", "fit inside output"]
 SIZINGS: tuple[Sizing, ...] = get_args(Sizing)
 
+Placement = Literal["offset", "index", "uxo"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+"""How references get their position ids; see ``references.placement``."""
+
+Stitch = Literal["off", "row", "column", "auto"]
+STITCHES: tuple[Stitch, ...] = get_args(Stitch)
+"""Whether references become one picture, and how they stand in it; see ``images.stitch``."""
+
 DEFAULT_THRESHOLD = 0.14
 """First Block Cache's default threshold: its relative change of the first block's residual."""
 
@@ -35,6 +43,10 @@ _BOOLEAN = "true or false"
 _IMAGE = "a base64 text, a data URI, an http(s) URL where Forge allows it, or null"
 
 
+def _one_of(names: Sequence[str]) -> str:
+    return "one of " + ", ".join(f'"{name}"' for name in names)
+
+
 class KontextSettings(BaseModel):
     """One generation's settings. A field's ``description`` says what is allowed; error messages quote it."""
 
@@ -43,7 +55,7 @@ class KontextSettings(BaseModel):
     enabled: bool = Field(False, description=_BOOLEAN)
     image1: Any = Field(None, description=_IMAGE)
     image2: Any = Field(None, description=_IMAGE)
-    sizing: Sizing = Field("to BFL recommended", description="one of " + ", ".join(f'"{name}"' for name in SIZINGS))
+    sizing: Sizing = Field("to BFL recommended", description=_one_of(SIZINGS))
     half_size: bool = Field(False, description=_BOOLEAN)
     cache: bool = Field(True, description=_BOOLEAN)
     cache_threshold: float = Field(
@@ -59,6 +71,13 @@ class KontextSettings(BaseModel):
     reference_refresh: Count = Field(0, ge=0, description="a whole number, 0 (off) or more")
     cache_forecast: bool = Field(True, description=_BOOLEAN)
     cache_correct: bool = Field(False, description=_BOOLEAN)
+    image3: Any = Field(None, description=_IMAGE)
+    image4: Any = Field(None, description=_IMAGE)
+    mute_image3: bool = Field(False, description=_BOOLEAN)
+    mute_image4: bool = Field(False, description=_BOOLEAN)
+    placement: Placement = Field("offset", description=_one_of(PLACEMENTS))
+    stitch: Stitch = Field("off", description=_one_of(STITCHES))
+    keep_outside_mask: bool = Field(False, description=_BOOLEAN)
 
     @property
     def cache_active(self) -> bool:
@@ -103,7 +122,9 @@ class KontextSettings(BaseModel):
 
 
 FIELD_NAMES: tuple[str, ...] = tuple(KontextSettings.model_fields)
-IMAGE_FIELDS: tuple[str, str] = ("image1", "image2")
+IMAGE_FIELDS: tuple[str, ...] = ("image1", "image2", "image3", "image4")
+CHOICES: dict[str, tuple[str, ...]] = {"sizing": SIZINGS, "placement": PLACEMENTS, "stitch": STITCHES}
+"""Setting → what it can be, of those that are one of several names."""
 
 
 def default_of(name: str) -> Any:

@@ -79,10 +79,7 @@ def open_source(source: Any, name: str) -> Any:
 
 
 def _decode(p: Processing, settings: KontextSettings, background: str) -> list[Reference]:
-    sources = {
-        "image1": None if settings.mute_image1 else settings.image1,
-        "image2": None if settings.mute_image2 else settings.image2,
-    }
+    sources = {name: None if getattr(settings, f"mute_{name}") else getattr(settings, name) for name in IMAGE_FIELDS}
     references = []
     if settings.init_image_as_reference:
         init_images = getattr(p, "init_images", None)

@@ -24,8 +24,7 @@ CACHE_FIELDS = ("cache", "cache_threshold", "cache_forecast", "reference_refresh
 
 MEMORY_FIELDS = (
     *IMAGE_FIELDS,
-    "mute_image1",
-    "mute_image2",
+    *(f"mute_{name}" for name in IMAGE_FIELDS),
     "init_image_as_reference",
     "sizing",
     "half_size",

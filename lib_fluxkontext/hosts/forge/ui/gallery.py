@@ -29,7 +29,7 @@ def add_buttons(panel: Panel, gallery: Component) -> None:
         gallery: of results, in the same tab.
     """
     unfold = f"gradioApp().getElementById('{panel.ids.accordion}').onChecked(true)"  # Forge's, on every InputAccordion
-    for number, slot in enumerate(panel.slots, 1):
+    for number, slot in enumerate(panel.slots[:2], 1):
         button = gr.Button(
             f"→ Kontext {number}",
             elem_id=panel.ids.of(f"to_slot{number}"),

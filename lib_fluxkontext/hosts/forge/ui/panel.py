@@ -79,7 +79,7 @@ class Panel:
     ids: ElementIds
     enabled: InputAccordion
     missing: gr.HTML
-    slots: tuple[ReferenceSlot, ReferenceSlot]
+    slots: tuple[ReferenceSlot, ...]
     toolbar: Toolbar
     sizing: SizingControls
     cache: CacheControls
@@ -91,7 +91,8 @@ class Panel:
     def controls(self) -> dict[str, Component]:
         """Controls by setting name."""
         controls: dict[str, Component] = {"enabled": self.enabled}
-        for section in (*self.slots, self.sizing, self.cache):
+        sections: tuple[ReferenceSlot | SizingControls | CacheControls, ...] = (*self.slots, self.sizing, self.cache)
+        for section in sections:
             controls |= section.controls
         return controls
 
@@ -113,7 +114,9 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, object]) -> Panel:
     with InputAccordion(default_of("enabled"), label=TITLE, elem_id=ids.accordion) as enabled:
         missing = gr.HTML("", elem_id=ids.of("missing"))
         with gr.Row(elem_classes="fk-slots"):
-            slots = build_slot(ids, 1), build_slot(ids, 2)
+            slots = tuple(build_slot(ids, number) for number in (1, 2))
+        with gr.Row(elem_classes="fk-slots", elem_id=ids.of("more_slots"), visible=False):
+            slots += tuple(build_slot(ids, number) for number in (3, 4))
         toolbar = build_toolbar(ids)
         sizing = build_sizing(ids, initial, is_img2img)
         cache = build_cache(ids, initial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,6 +10,7 @@ from gradio.components import Component
 
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.slot_facts import output_size
+from lib_fluxkontext.settings import IMAGE_FIELDS
 
 RECOMMENDED: dict[str, Any] = {
     "sampling": "Euler",
@@ -38,16 +39,14 @@ def connect_recommended(panel: Panel, forge: Mapping[str, Component]) -> None:
     undo.click(undo_recommended, inputs=[previous], outputs=[*controls, previous, undo], show_progress="hidden")
 
 
-def apply_recommended(image1: object, image2: object, *values: Any) -> list[Any]:
+def apply_recommended(*values: Any) -> list[Any]:
     """Return the recommended values, the previous ones to go back to, and *Undo* enabled.
 
     Args:
-        image1: reference 1, or None.
-        image2: reference 2, or None.
-        values: of ``FORGE_CONTROLS``.
+        values: what each slot holds, then of ``FORGE_CONTROLS``.
     """
-    width, height = values[-2:]
-    return [*recommended_values(image1, image2, width, height), list(values), gr.update(interactive=True)]
+    images, previous = values[: len(IMAGE_FIELDS)], values[len(IMAGE_FIELDS) :]
+    return [*recommended_values(images, *previous[-2:]), list(previous), gr.update(interactive=True)]
 
 
 def undo_recommended(previous: list[Any] | None) -> list[Any]:
@@ -56,10 +55,16 @@ def undo_recommended(previous: list[Any] | None) -> list[Any]:
     return [*values, None, gr.update(interactive=False)]
 
 
-def recommended_values(image1: object, image2: object, width: Any, height: Any) -> list[Any]:
-    """Return values for ``FORGE_CONTROLS``; the size is BFL's nearest to the first reference, else as it was."""
+def recommended_values(images: Sequence[object], width: Any, height: Any) -> list[Any]:
+    """Return values for ``FORGE_CONTROLS``; the size is BFL's nearest to the first reference, else as it was.
+
+    Args:
+        images: what each slot holds, or None.
+        width: of the output as it is, in pixels.
+        height: likewise.
+    """
     size = None
-    for name, image in (("image1", image1), ("image2", image2)):
+    for name, image in zip(IMAGE_FIELDS, images, strict=True):
         if size is None and image is not None:
             size = output_size(image, name, "to BFL recommended")
     return [*RECOMMENDED.values(), *(size or (width, height))]

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from lib_fluxkontext.hosts.forge.ui.element_ids import ElementIds
-from lib_fluxkontext.settings import SIZINGS, default_of
+from lib_fluxkontext.settings import PLACEMENTS, SIZINGS, STITCHES, default_of
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,9 @@ class SizingControls:
     sizing: gr.Dropdown
     half_size: gr.Checkbox
     hires_references: gr.Checkbox
+    placement: gr.Dropdown
+    stitch: gr.Dropdown
+    keep_outside_mask: gr.Checkbox
 
     @property
     def controls(self) -> dict[str, Component]:
@@ -159,4 +162,28 @@ def build_sizing(ids: ElementIds, initial: Mapping[str, object], is_img2img: boo
         visible=not is_img2img,
         elem_classes="fk-check",
     )
-    return SizingControls(init_image_as_reference, sizing, half_size, hires_references)
+    with gr.Row():
+        placement = gr.Dropdown(
+            list(PLACEMENTS),
+            value=initial["placement"],
+            label="Placement",
+            info="offset unless a LoRA was trained otherwise",
+            elem_id=ids.of("placement"),
+        )
+        stitch = gr.Dropdown(
+            list(STITCHES),
+            value=initial["stitch"],
+            label="Stitch",
+            info="References become one picture side by side",
+            elem_id=ids.of("stitch"),
+        )
+    keep_outside_mask = gr.Checkbox(
+        initial["keep_outside_mask"],
+        label="Keep outside the mask exactly",
+        elem_id=ids.of("keep_outside_mask"),
+        visible=is_img2img,
+        elem_classes="fk-check",
+    )
+    return SizingControls(
+        init_image_as_reference, sizing, half_size, hires_references, placement, stitch, keep_outside_mask
+    )

@@ -11,7 +11,7 @@ from gradio.components import Component
 
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.slot_facts import missing_images, output_size, slot_facts
-from lib_fluxkontext.settings import Sizing
+from lib_fluxkontext.settings import IMAGE_FIELDS, Sizing
 
 UNKNOWN_OUTPUT = (1024, 1024)
 """Width and height that are assumed where a size slider is empty."""
@@ -19,7 +19,7 @@ UNKNOWN_OUTPUT = (1024, 1024)
 
 def connect_toolbar(panel: Panel) -> None:
     """Connect *Swap* and *Clear both*."""
-    first, second = panel.slots
+    first, second, *_ = panel.slots
     pair: list[Component] = [first.image, second.image, first.mute, second.mute]
     panel.toolbar.swap.click(swap_references, inputs=pair, outputs=pair, show_progress="hidden")
     panel.toolbar.clear.click(clear_references, outputs=[first.image, second.image], show_progress="hidden")
@@ -43,9 +43,9 @@ def connect_missing(panel: Panel) -> None:
         component.change(show_missing, inputs=[expected, *images], outputs=[panel.missing], show_progress="hidden")
 
 
-def show_missing(expected: str, image1: object, image2: object) -> str:
+def show_missing(expected: str, *images: object) -> str:
     """Return the note, as HTML."""
-    return missing_images(expected, {"image1": image1, "image2": image2})
+    return missing_images(expected, dict(zip(IMAGE_FIELDS, images, strict=True)))
 
 
 def connect_sizes(panel: Panel, forge: Mapping[str, Component]) -> None:
