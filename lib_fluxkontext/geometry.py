@@ -22,9 +22,15 @@ TOKEN_CHANNELS = LATENT_CHANNELS * PATCH**2
 """Channels of an image token where references can be appended; Fill, Canny and Depth checkpoints have more."""
 
 
+def latent_grid(height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns in tokens of a latent, sides in latent pixels; odd ones are padded to a whole patch."""
+    return -(-height // PATCH), -(-width // PATCH)
+
+
 def latent_tokens(height: int, width: int) -> int:
-    """Count the tokens of a latent, sides in latent pixels. Odd sides are padded up to a whole patch."""
-    return -(-height // PATCH) * -(-width // PATCH)
+    """Count the tokens of a latent, sides in latent pixels; see ``latent_grid``."""
+    rows, columns = latent_grid(height, width)
+    return rows * columns
 
 
 def pixel_tokens(width: int, height: int) -> int:

@@ -17,7 +17,8 @@ from lib_fluxkontext.caching.sample_key import Step
 from lib_fluxkontext.geometry import TOKEN_CHANNELS, TOKEN_SIDE
 from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxAdapter
 from lib_fluxkontext.references.encode import EncodedReferences
-from lib_fluxkontext.references.tokens import ReferenceTokens, offset_ids
+from lib_fluxkontext.references.placement import offset_ids
+from lib_fluxkontext.references.tokens import ReferenceTokens
 from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings

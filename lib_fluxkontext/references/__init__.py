@@ -1,1 +1,1 @@
-"""Sized references → latents (``encode``, held in ``latent_cache``) → tokens and position ids (``tokens``)."""
+"""Sized references → latents (``encode``, held in ``latent_cache``) → tokens (``tokens``), placed by ``placement``."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan, apply_size
 from lib_fluxkontext.references.latent_cache import LatentCache
+from lib_fluxkontext.references.placement import Place, offset_ids
 from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
 
 
@@ -38,7 +39,7 @@ def encode_references(
     latents: LatentCache,
     vae_key: Hashable,
     encode_mean: Callable[[Image.Image], Tensor],
-    placed: Sequence[tuple[int, int]] = (),
+    place: Place = offset_ids,
 ) -> EncodedReferences:
     """Size and encode one or more references.
 
@@ -48,7 +49,7 @@ def encode_references(
         latents: latents from before, and for later.
         vae_key: whatever of the VAE changes a latent, its dtype for instance.
         encode_mean: the host's VAE: 8-bit RGB → (1, C, h, w), the posterior's mean, shifted and scaled.
-        placed: rows and columns in tokens of references that the host itself has placed before these.
+        place: gives them their position ids.
     """
     start = time.perf_counter()
     found, cached = [], 0
@@ -60,5 +61,5 @@ def encode_references(
         latent, was_cached = latents.get((reference.digest, plan, reference.background, vae_key), encode)
         found.append(latent)
         cached += was_cached
-    tokens = reference_tokens(found, placed)
+    tokens = reference_tokens(found, place)
     return EncodedReferences(tokens, time.perf_counter() - start, len(found) - cached, cached)

@@ -1,4 +1,4 @@
-"""Latents → tokens and position ids, as Flux's transformer counts them."""
+"""Latents → tokens, as Flux's transformer packs them, with the position ids that ``placement`` gives."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.geometry import PATCH
-
-REFERENCE_INDEX = 1.0
-"""First axis of a reference's position ids; the generated image's is 0 (Black Forest Labs, ``prepare_kontext``)."""
+from lib_fluxkontext.geometry import PATCH, latent_grid
+from lib_fluxkontext.references.placement import Place, offset_ids
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class ReferenceTokens:
 
     Attributes:
         tokens: (1, N, C·4) packed latents.
-        ids: (1, N, 3) float32 position ids: index, row, column. Not bfloat16, which cannot count past 256.
+        ids: (1, N, 3) float32 position ids: plane, row, column. Not bfloat16, which cannot count past 256.
         counts: tokens of each reference; sums to N.
     """
 
@@ -44,41 +42,12 @@ def pack(latent: Tensor) -> Tensor:
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, (height // PATCH) * (width // PATCH), channels * PATCH**2)
 
 
-def offset_ids(grids: Sequence[tuple[int, int]]) -> Tensor:
-    """Place references by ComfyUI's "offset" rule (``comfy/ldm/flux/model.py``) and return their position ids.
-
-    With H and W the furthest row and column used so far, a reference of h×w tokens starts at column W if
-    h + H > w + W, else at row H. So the references tile a roughly square plane and never overlap.
-
-    Args:
-        grids: rows and columns in tokens of each reference.
-
-    Returns:
-        (1, Σh·w, 3) float32 on the CPU.
-    """
-    used_rows = used_columns = 0
-    parts = []
-    for rows, columns in grids:
-        if rows + used_rows > columns + used_columns:
-            first_row, first_column = 0, used_columns
-        else:
-            first_row, first_column = used_rows, 0
-        ids = torch.empty(rows, columns, 3, dtype=torch.float32)
-        ids[..., 0] = REFERENCE_INDEX
-        ids[..., 1] = torch.arange(first_row, first_row + rows, dtype=torch.float32)[:, None]
-        ids[..., 2] = torch.arange(first_column, first_column + columns, dtype=torch.float32)[None, :]
-        parts.append(ids.reshape(1, rows * columns, 3))
-        used_rows = max(used_rows, first_row + rows)
-        used_columns = max(used_columns, first_column + columns)
-    return torch.cat(parts, dim=1)
-
-
-def reference_tokens(latents: Sequence[Tensor], placed: Sequence[tuple[int, int]] = ()) -> ReferenceTokens:
+def reference_tokens(latents: Sequence[Tensor], place: Place = offset_ids) -> ReferenceTokens:
     """Pack and place references.
 
     Args:
         latents: for each reference (1, C, h, w), already scaled as the model expects; any h and w ≥ 1.
-        placed: rows and columns in tokens of references that the host has placed by the same rule; these go on behind.
+        place: rows and columns in tokens of each → position ids of all.
 
     Raises:
         ValueError: no latent, or one that is not (1, C, h, w).
@@ -87,11 +56,9 @@ def reference_tokens(latents: Sequence[Tensor], placed: Sequence[tuple[int, int]
         raise ValueError("no latents")
     if any(latent.ndim != 4 or latent.shape[0] != 1 for latent in latents):
         raise ValueError(f"expected (1, C, h, w), got {[tuple(latent.shape) for latent in latents]}")
-    even = [pad_to_even(latent) for latent in latents]
-    packed = [pack(latent) for latent in even]
-    tokens = torch.cat(packed, dim=1)
-    ids = offset_ids([*placed, *((latent.shape[-2] // PATCH, latent.shape[-1] // PATCH) for latent in even)])
-    return ReferenceTokens(tokens, ids[:, ids.shape[1] - tokens.shape[1] :], tuple(part.shape[1] for part in packed))
+    packed = [pack(pad_to_even(latent)) for latent in latents]
+    ids = place([latent_grid(latent.shape[-2], latent.shape[-1]) for latent in latents])
+    return ReferenceTokens(torch.cat(packed, dim=1), ids, tuple(part.shape[1] for part in packed))
 
 
 class ReferenceAppender:

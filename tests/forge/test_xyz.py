@@ -52,6 +52,21 @@ def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeSer
     assert len({picture.tobytes() for picture in expected}) == 4
 
 
+@pytest.mark.both_hosts
+def test_placement_and_stitch_make_each_cells_picture(forge: ForgeServer) -> None:
+    x, y = ("[Kontext] placement", "", ["offset", "uxo"]), ("[Kontext] stitch", "", ["off", "row"])
+    found = cells(plot(forge, x, y))
+    expected = [
+        pixels(made(forge, two_references(placement=placement, stitch=stitch), steps=STEPS))
+        for stitch in ("off", "row")
+        for placement in ("offset", "uxo")
+    ]
+    assert len(found) == 4
+    for cell, picture in zip(found, expected, strict=True):
+        assert np.array_equal(cell, picture)
+    assert len({picture.tobytes() for picture in expected}) == 4
+
+
 def test_sizing_and_half_size_are_in_each_cells_infotext(forge: ForgeServer) -> None:
     x, y = ("[Kontext] sizing", "", ["to output", "no change"]), ("[Kontext] half size", "", ["True", "False"])
     result = plot(forge, x, y)
@@ -89,7 +104,10 @@ def test_an_axis_of_a_muted_reference_is_refused(forge: ForgeServer, tmp_path: P
     [
         (("[Kontext] threshold", "0.1, 7", []), "a number from 0 to 1"),
         (("[Kontext] sizing", "", ["crop"]), "allowed: one of"),
-        (("[Kontext] image 1", "/etc", []), "image1 and image2"),
+        (("[Kontext] image 1", "/etc", []), "send image1"),
+        (("[Kontext] image 4", "/etc", []), "send image4"),
+        (("[Kontext] placement", "", ["diagonal"]), '"uxo"'),
+        (("[Kontext] stitch", "", ["grid"]), '"auto"'),
     ],
 )
 def test_an_invalid_value_is_refused(forge: ForgeServer, axis: tuple, reason: str) -> None:

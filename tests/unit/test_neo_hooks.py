@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import wraps
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from lib_fluxkontext.hosts.forge.runtime.adapter import (
     why_no_references,
     why_not_hooked,
 )
+from lib_fluxkontext.references.placement import position_ids
 from lib_fluxkontext.references.tokens import reference_tokens
 from lib_fluxkontext.sampling.session import SKIPPED, TILED, SamplingSession
 from tests.support.small_flux import SmallFluxTransformer, inputs
@@ -151,7 +152,10 @@ def test_the_init_image_is_neos_only_where_there_is_one_more_than_stitched() -> 
 
 def test_offsets_go_on_from_neos() -> None:
     latents = [torch.zeros(1, 16, 8, 12), torch.zeros(1, 16, 6, 4)]
-    alone, behind = reference_tokens(latents), reference_tokens(latents[1:], placed=[(4, 6)])
+    alone, behind = (
+        reference_tokens(latents),
+        reference_tokens(latents[1:], partial(position_ids, "offset", placed=[(4, 6)])),
+    )
     assert torch.equal(behind.ids, alone.ids[:, 4 * 6 :])
     assert behind.counts == (6,)
 

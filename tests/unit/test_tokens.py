@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_fluxkontext.references.tokens import offset_ids, pack, pad_to_even, reference_tokens
+from lib_fluxkontext.references.placement import offset_ids
+from lib_fluxkontext.references.tokens import pack, pad_to_even, reference_tokens
 
 
 def test_one_reference_equals_prepare_kontext() -> None:

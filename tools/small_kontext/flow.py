@@ -16,7 +16,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lib_fluxkontext.references.tokens import offset_ids, pack
+from lib_fluxkontext.references.placement import offset_ids
+from lib_fluxkontext.references.tokens import pack
 from tools.small_kontext.data import KINDS, PHRASINGS, target, to_array
 from tools.small_kontext.optim import Muon
 from tools.small_kontext.pictures import PictureSource

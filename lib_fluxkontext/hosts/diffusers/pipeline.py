@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from lib_fluxkontext.geometry import TOKEN_SIDE, pixel_tokens
 from lib_fluxkontext.hooks.patch import patched_attr
 from lib_fluxkontext.hosts.diffusers.adapter import DiffusersFluxAdapter
 from lib_fluxkontext.images.decode import Reference
-from lib_fluxkontext.images.sizing import plan_size
+from lib_fluxkontext.images.stitch import apply_stitch, plan_sizes
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_cache import LatentCache
+from lib_fluxkontext.references.placement import position_ids
 from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings, describe
@@ -97,25 +99,23 @@ def generate(
         pipeline: a loaded ``FluxKontextPipeline``.
         job: prompt, size, steps, seed.
         references: any number of decoded images.
-        settings: sizing and cache; its own image fields are not read.
+        settings: sizing, placement, stitching and cache; its own image fields are not read.
         latents: start noise, (images, tokens, C·4), instead of what the seed gives.
         latent_cache: of encoded references, between calls.
 
     Raises:
-        KontextError: a reference that cannot be sized as asked.
+        KontextError: a reference that cannot be sized, or references that cannot be stitched, as asked.
     """
     settings = settings or KontextSettings()
     output = (job.width, job.height)
-    plans = [
-        plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
-        for reference in references
-    ]
+    references, plans = apply_stitch(references, plan_sizes(references, settings, output), settings.stitch)
+    place = partial(position_ids, settings.placement, canvas=(job.height // TOKEN_SIDE, job.width // TOKEN_SIDE))
     memory = MemoryMeter(torch.device(pipeline._execution_device), reset_peaks=True)
     with torch.inference_mode():
         encoded = None
         if references:
             cache = latent_cache if latent_cache is not None else LatentCache()
-            encoded = encode_references(references, plans, cache, str(pipeline.vae.dtype), VaeEncoder(pipeline))
+            encoded = encode_references(references, plans, cache, str(pipeline.vae.dtype), VaeEncoder(pipeline), place)
         sampling = _PipelineSampling(pipeline, job, settings, encoded, memory)
         try:
             with sampling.hooked():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
-from lib_fluxkontext.settings import FIELD_NAMES, SIZINGS, KontextSettings, default_of
+from lib_fluxkontext.settings import FIELD_NAMES, PLACEMENTS, SIZINGS, STITCHES, KontextSettings, default_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -43,6 +43,9 @@ def add_axes() -> None:
         confirm = _confirm(field, _parse_boolean)
         return axis(f"{PREFIX}{label}", str, _set(field, _parse_boolean), choices=lambda: _BOOLEANS, confirm=confirm)
 
+    def choice(field: str, names: Sequence[str]) -> Any:
+        return axis(f"{PREFIX}{field}", str, _set(field), choices=lambda: list(names), confirm=_confirm(field))
+
     def image(number: int) -> Any:
         return axis(
             f"{PREFIX}image {number}",
@@ -56,13 +59,17 @@ def add_axes() -> None:
     module.axis_options += [
         switch("cache", "cache"),
         axis(f"{PREFIX}threshold", float, _set("cache_threshold"), confirm=_confirm("cache_threshold")),
-        axis(f"{PREFIX}sizing", str, _set("sizing"), choices=lambda: list(SIZINGS), confirm=_confirm("sizing")),
+        choice("sizing", SIZINGS),
         switch("half size", "half_size"),
         axis(f"{PREFIX}reference refresh", int, _set("reference_refresh"), confirm=_confirm("reference_refresh")),
         switch("forecast", "cache_forecast"),
         switch("correction", "cache_correct"),
         image(1),
         image(2),
+        image(3),
+        image(4),
+        choice("placement", PLACEMENTS),
+        choice("stitch", STITCHES),
     ]
 
 
@@ -121,7 +128,7 @@ def _confirm_images(number: int, p: PlotProcessing, values: Sequence[str]) -> No
         reason = "the init image is reference 1, and the plot has that as an axis; turn it off, or plot image 2"
         _require(p, "init_image_as_reference", False, reason)
     if getattr(p, "is_api", False):
-        raise RuntimeError("files of the server are for the page; through the API send image1 and image2")
+        raise RuntimeError(f"files of the server are for the page; through the API send image{number}")
     for value in values:
         if not Path(value).is_file():
             raise RuntimeError(f"no such picture: {value}")

@@ -10,9 +10,11 @@ from fastapi import HTTPException
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options, xyz_axes
+from lib_fluxkontext.hosts.forge.lifecycle.inpaint import planned_size
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.images.decode import Reference, decode_reference
 from lib_fluxkontext.images.sizing import plan_size
+from lib_fluxkontext.images.stitch import plan_stitch
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
 
 
@@ -52,8 +54,11 @@ def read_inputs(p: Processing, arguments: Sequence[Any]) -> Inputs | None:
         return None
     references = _decode(p, settings, options.background_of(p))
     for output in _output_sizes(p, settings):
+        plans = []
         for reference in references:
-            plan_size(reference.size, settings.sizing, settings.half_size, output, reference.name)
+            size = planned_size(p, settings, reference)
+            plans.append(plan_size(size, settings.sizing, settings.half_size, output, reference.name))
+        plan_stitch(plans, settings.stitch)
     return Inputs(settings, tuple(references))
 
 

@@ -20,6 +20,7 @@ from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan
 from lib_fluxkontext.references.encode import EncodedReferences, encode_references
 from lib_fluxkontext.references.latent_cache import LatentCache, UncacheableLatent
+from lib_fluxkontext.references.placement import Place, offset_ids
 
 
 class ReferenceEncoder:
@@ -35,7 +36,7 @@ class ReferenceEncoder:
         references: Sequence[Reference],
         plans: Sequence[SizePlan],
         max_bytes: int,
-        placed: Sequence[tuple[int, int]] = (),
+        place: Place = offset_ids,
     ) -> EncodedReferences:
         """Size and encode.
 
@@ -44,7 +45,7 @@ class ReferenceEncoder:
             references: one or more.
             plans: a plan for each.
             max_bytes: of latents that are cached.
-            placed: rows and columns in tokens of references that Forge itself has placed before these.
+            place: gives them their position ids.
         """
         self.latents.resize(max_bytes)
         model = vae.first_stage_model
@@ -53,7 +54,7 @@ class ReferenceEncoder:
             self._vae = weakref.ref(model)
         # "Never OOM" turns tiling on and off from request to request, and tiles give another latent.
         key = (str(vae.vae_dtype), bool(memory_management.VAE_ALWAYS_TILED))
-        return encode_references(references, plans, self.latents, key, partial(encode_mean, vae), placed)
+        return encode_references(references, plans, self.latents, key, partial(encode_mean, vae), place)
 
 
 def encode_mean(vae: Vae, image: Image.Image) -> Tensor:
