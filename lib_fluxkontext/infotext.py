@@ -43,6 +43,9 @@ short."""
 IMAGE_LABEL = "Kontext image"
 """Followed by the reference's number."""
 
+IMAGE_CROP = f"{IMAGE_LABEL} crop"
+"""Region of the init image that a reference was cropped to in inpainting "only masked"."""
+
 BACKGROUND = "Kontext background"
 """Colour that transparent references were flattened on; written where it is not white."""
 
@@ -88,6 +91,12 @@ def infotext_line(fields: Mapping[str, object]) -> str:
 def _quote(value: str) -> str:
     needs_quotes = any(character in value for character in ",:\n")
     return json.dumps(value, ensure_ascii=False) if needs_quotes else value
+
+
+def crop_to_infotext(region: tuple[int, int, int, int]) -> str:
+    """Describe a region (left, top, right, bottom) by size and corner: ``"312×312 at 40 80"``."""
+    left, top, right, bottom = region
+    return f"{right - left}×{bottom - top} at {left} {top}"
 
 
 def image_to_infotext(reference: Reference) -> str:

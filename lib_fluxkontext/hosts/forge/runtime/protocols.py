@@ -125,8 +125,36 @@ class Processing(Protocol):
     def comment(self, text: str) -> None: ...
 
 
+class Img2Img(Processing, Protocol):
+    """``modules.processing.StableDiffusionProcessingImg2Img``, in inpainting."""
+
+    init_images: list[Image.Image]
+    image_mask: Image.Image | None
+    mask_blur_x: int
+    mask_blur_y: int
+    mask_round: bool
+    inpainting_mask_invert: int
+    resize_mode: int
+    paste_to: tuple[int, int, int, int] | None
+    batch_index: int
+
+
+class MaskOverlay(Protocol):
+    """``modules.scripts.PostProcessMaskOverlayArgs``; the overlay is a tuple with a mask in a mode of Forge Neo."""
+
+    index: int
+    overlay_image: object
+
+
+class PostprocessedImage(Protocol):
+    """``modules.scripts.PostprocessImageArgs``."""
+
+    image: Image.Image
+
+
 class Processed(Protocol):
     """``modules.processing.Processed``."""
 
     images: list[Image.Image]
+    index_of_first_image: int
     extra_generation_params: dict[str, Any]

@@ -11,7 +11,8 @@ ask for it alone. Its API argument is a dict:
 ``{"count_forwards": true}`` writes the counted calls into the infotext as ``Test calls``
 
 On the page, words in the prompt do the same: ``half transparent`` makes the picture's left half transparent,
-``full card`` makes the memory meter report a full card of 12 GB.
+``full card`` makes the memory meter report a full card of 12 GB, ``without overlay`` empties inpainting's overlay after
+the other extensions' callbacks, ``moved reference`` makes the picture the first reference, larger and further right.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import gradio as gr
 import torch
 from modules import processing, script_callbacks, scripts, shared
+from PIL import Image
 
 ENABLED = os.environ.get("FLUX_KONTEXT_TEST_HOOKS") == "1"
 
@@ -123,6 +125,17 @@ def interrupt_if_asked(_: script_callbacks.CFGDenoiserParams) -> None:
             shared.state.interrupted = True
 
 
+def moved_reference(p: processing.StableDiffusionProcessing, size: tuple[int, int]) -> Image.Image:
+    """Return the first reference 2 % larger and 6 pixels further right."""
+    from lib_fluxkontext.hosts.forge.lifecycle import generation
+
+    width, height = size
+    larger, right = 1.02, 6
+    affine = (1 / larger, 0, (width - (width + 2 * right) / larger) / 2, 0, 1 / larger, height * (1 - 1 / larger) / 2)
+    reference = generation.of(p).references[0].image.resize(size, Image.Resampling.LANCZOS)
+    return reference.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+
+
 if ENABLED:
 
     class SmallFluxTestHooks(scripts.Script):
@@ -150,6 +163,12 @@ if ENABLED:
             if "half transparent" in p.prompt:
                 pp.image = pp.image.convert("RGBA")
                 pp.image.paste((0, 0, 0, 0), (0, 0, pp.image.width // 2, pp.image.height))
+            if "moved reference" in p.prompt:
+                pp.image = moved_reference(p, pp.image.size)
+
+        def postprocess_maskoverlay(self, p: processing.StableDiffusionProcessing, ppmo: Any, *_: Any) -> None:
+            if "without overlay" in p.prompt:
+                ppmo.overlay_image = Image.new("RGBA", ppmo.overlay_image.size)
 
         def postprocess_batch(self, p: processing.StableDiffusionProcessing, *_: Any, **__: Any) -> None:
             if active is not None and active.controls.get("count_forwards"):

@@ -1,0 +1,3 @@
+from PIL.Image import Image
+
+def create_binary_mask(image: Image | None, round: bool = True) -> Image: ...
