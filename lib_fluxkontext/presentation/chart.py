@@ -1,10 +1,11 @@
-"""A sampling's steps as a bar chart, in SVG."""
+"""A sampling's steps in SVG: their times as bars, and below them their changes beside the threshold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from html import escape
+from statistics import median
 
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
@@ -23,6 +24,12 @@ MIN_BAR_PITCH = 3.0
 LETTER_LINE, NUMBER_LINE = 12, 25
 """Baselines below the bars."""
 
+PLOT_HEIGHT, PLOT_GAP = 64, 16
+"""Of the plot of changes below the bars, and the space between."""
+
+PLOT_RANGE = 3.0
+"""Changes are drawn up to so many times the threshold or their median; larger ones stand at the top as triangles."""
+
 LETTERS = {"computed": "C", "kept": "K", "reused": "R", "mixed": "M"}
 
 _PATTERNS = """
@@ -39,12 +46,13 @@ _PATTERNS = """
 </defs>"""
 
 
-def step_chart(steps: Sequence[StepRecord], chart_id: str) -> str:
+def step_chart(steps: Sequence[StepRecord], chart_id: str, threshold: float | None = None) -> str:
     """Draw the steps as bars, with a scale and a description for screen readers.
 
     Args:
         steps: of one pass.
         chart_id: unique in the page; the patterns are named after it.
+        threshold: First Block Cache's, which adds a plot of the changes it compared; None where it was off.
     """
     if not steps:
         return f'<p class="fk-empty">{escape(translate("No step finished."))}</p>'
@@ -52,13 +60,19 @@ def step_chart(steps: Sequence[StepRecord], chart_id: str) -> str:
     labelled = len(steps) <= MAX_LABELLED
     pitch = BAR_PITCH if labelled else max(MIN_BAR_PITCH, BAR_PITCH * MAX_LABELLED / len(steps))
     width = pitch * len(steps)
-    height = BAR_HEIGHT + (28 if labelled else 4)
+    bars_height = height = BAR_HEIGHT + (28 if labelled else 4)
     description = translate(
         "Chart of {steps} steps: {counts}; slowest {time}",
         steps=len(steps),
         counts=text.counts(steps),
         time=text.seconds(slowest),
     )
+    plot = legend = ""
+    if threshold is not None and any(step.distance is not None for step in steps):
+        plot = _changes(steps, pitch, bars_height + PLOT_GAP, threshold)
+        height += PLOT_GAP + PLOT_HEIGHT + 4
+        description += f". {_describe_changes(steps, threshold)}"
+        legend = _changes_legend(threshold)
     bars = []
     for position, step in enumerate(steps):
         x = position * pitch
@@ -68,7 +82,7 @@ def step_chart(steps: Sequence[StepRecord], chart_id: str) -> str:
         f'<div class="fk-chart"><span class="fk-scale">{text.seconds(slowest)}</span>'
         f'<svg role="img" aria-label="{escape(description)}" viewBox="0 0 {width:g} {height}" '
         f'style="max-width:{width:g}px" preserveAspectRatio="xMinYMax meet">'
-        f"{_PATTERNS.format(id=chart_id)}{''.join(bars)}</svg></div>"
+        f"{_PATTERNS.format(id=chart_id)}{''.join(bars)}{plot}</svg>{legend}</div>"
     )
 
 
@@ -99,3 +113,52 @@ def _bar_labels(step: StepRecord, middle: float) -> str:
         f'<text x="{middle:g}" y="{BAR_HEIGHT + LETTER_LINE}" aria-hidden="true">{LETTERS[step.kind]}</text>'
         f'<text x="{middle:g}" y="{y}" class="fk-index" aria-hidden="true">{number}</text>'
     )
+
+
+def _changes(steps: Sequence[StepRecord], pitch: float, top: float, threshold: float) -> str:
+    """Draw each step's change, filled where it is below the threshold, and the threshold as a dashed line."""
+    distances = [step.distance for step in steps if step.distance is not None]
+    highest = min(max(*distances, threshold), PLOT_RANGE * max(threshold, median(distances))) * 1.1
+    bottom, width = top + PLOT_HEIGHT, pitch * len(steps)
+    line = bottom - PLOT_HEIGHT * min(1.0, threshold / highest)
+    radius = min(4.0, pitch * 0.3)
+    parts = [
+        f'<rect x="0" y="{line:.1f}" width="{width:g}" height="{bottom - line:.1f}" class="fk-below"/>',
+        f'<line x1="0" y1="{bottom}" x2="{width:g}" y2="{bottom}" class="fk-axis"/>',
+        f'<line x1="0" y1="{line:.1f}" x2="{width:g}" y2="{line:.1f}" class="fk-threshold"/>',
+    ]
+    for position, step in enumerate(steps):
+        if step.distance is None:
+            continue
+        x, y = pitch * (position + 0.5), bottom - PLOT_HEIGHT * step.distance / highest
+        below = "fk-change-below" if step.distance < threshold else "fk-change-above"
+        hint = f"<title>{escape(_bar_hint(step))}</title>"
+        if y < top:
+            y, r = top + radius, radius
+            shape = f'<polygon points="{x:g},{y - r:g} {x - r:g},{y + r:g} {x + r:g},{y + r:g}" class="{below}"/>'
+        else:
+            shape = f'<circle cx="{x:g}" cy="{y:.1f}" r="{radius:g}" class="{below}"/>'
+        parts.append(f"<g>{hint}{shape}</g>")
+    return "".join(parts)
+
+
+def _describe_changes(steps: Sequence[StepRecord], threshold: float) -> str:
+    distances = [step.distance for step in steps if step.distance is not None]
+    return translate(
+        "Changes from {smallest} to {largest}; {below} of {measured} below the threshold {threshold}",
+        smallest=f"{min(distances):.2f}",
+        largest=f"{max(distances):.2f}",
+        below=sum(distance < threshold for distance in distances),
+        measured=len(distances),
+        threshold=f"{threshold:g}",
+    )
+
+
+def _changes_legend(threshold: float) -> str:
+    names = {
+        "below": translate("change below the threshold"),
+        "above": translate("above it"),
+        "threshold": translate("threshold {threshold}", threshold=f"{threshold:g}"),
+    }
+    items = "".join(f'<span class="fk-mark-{kind}">{escape(name)}</span>' for kind, name in names.items())
+    return f'<p class="fk-legend fk-change-legend" aria-hidden="true">{items}</p>'

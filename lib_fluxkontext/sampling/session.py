@@ -64,6 +64,7 @@ class SamplingSession:
         total_steps: tells how many sampler steps there will be; called from ``snapshot``.
         vram: what this sampling was estimated to need, to be held against what it takes; or None.
         host_reference_tokens: tokens of each reference that the host itself appends, before ours.
+        noisy_sampler: name of the sampler if it adds noise in every step, for the report; else None.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class SamplingSession:
         total_steps: Callable[[], int] = lambda: 1,
         vram: VramEstimate | None = None,
         host_reference_tokens: tuple[int, ...] = (),
+        noisy_sampler: str | None = None,
     ) -> None:
         self._transformer: nn.Module | None = transformer
         self._adapter = adapter
@@ -101,6 +103,8 @@ class SamplingSession:
             reference_tokens=host_reference_tokens + (references.tokens.counts if references else ()),
             host_references=len(host_reference_tokens),
             image_tokens=image_tokens,
+            first_block=caches.first_block.config if caches.first_block else None,
+            noisy_sampler=noisy_sampler,
         )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from lib_fluxkontext.caching.first_block import FirstBlockConfig
 from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.spill import nearly_full, step_time_jumped
@@ -77,6 +78,8 @@ class PassReport:
         key_values: what the reference K/V cache held, or None without it.
         working_memory: what it took on the card beside the weights, and what was estimated; None without an estimate.
         notes: what the user should know, one line each.
+        first_block: what First Block Cache was told, or None without it.
+        noisy_sampler: name of the sampler if it adds noise in every step, else None.
     """
 
     label: str
@@ -91,6 +94,8 @@ class PassReport:
     key_values: KVUsage | None = None
     working_memory: WorkingMemory | None = None
     notes: tuple[str, ...] = ()
+    first_block: FirstBlockConfig | None = None
+    noisy_sampler: str | None = None
 
     @property
     def steps(self) -> list[StepRecord]:
@@ -187,6 +192,8 @@ class GenerationReport:
                     "key_values": asdict(sampling.key_values) if sampling.key_values else None,
                     "working_memory": _working_memory(sampling.working_memory),
                     "notes": list(sampling.notes),
+                    "first_block": asdict(sampling.first_block) if sampling.first_block else None,
+                    "noisy_sampler": sampling.noisy_sampler,
                     "steps": [asdict(step) | {"kind": step.kind} for step in sampling.steps],
                     "calls": [asdict(call) for call in sampling.calls],
                 }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.forge_install import FORGE
 from tests.support.forge_server import ForgeServer
-from tests.support.payloads import difference, made, pixels, step_kinds, two_references
+from tests.support.payloads import difference, first_pass, made, pixels, step_kinds, two_references
 
 IN_BOTH = (
     "DDIM", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 3M SDE", "DPM++ SDE", "DPM2", "Euler", "Euler a", "Heun", "LCM", "LMS",
@@ -32,6 +32,12 @@ SAMPLERS = [
 
 OWN_STEP_COUNT = ("DPM adaptive", "Restart")
 """Samplers that choose their number of steps themselves."""
+
+NOISY = (
+    "DDPM", "DPM adaptive", "DPM fast", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 2s a RF",
+    "DPM++ 3M SDE", "DPM++ SDE", "DPM2 a", "ER SDE", "Euler a", "Euler a CFG++", "Kohaku LoNyu Yog", "LCM",
+)  # fmt: skip
+"""Samplers that add noise in every step, by their source."""
 
 SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 6}
 
@@ -61,6 +67,7 @@ def test_a_sampler_takes_references_and_reuses_steps(forge: ForgeServer, sampler
     kinds = step_kinds(cached)
     assert kinds[0] != "reused"
     assert "reused" in kinds
+    assert first_pass(cached)["noisy_sampler"] == (sampler if sampler in NOISY else None)
     if sampler not in OWN_STEP_COUNT:
         rounded_up = sampler == "UniPC" and forge.host is FORGE  # to a number of timesteps
         assert len(kinds) == (7 if rounded_up else 6)

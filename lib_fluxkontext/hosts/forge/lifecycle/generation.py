@@ -6,6 +6,7 @@ Nested generations (ADetailer and others) have a ``p`` of their own, and so a st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import psutil
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.geometry import VAE_SCALE
+from lib_fluxkontext.geometry import VAE_SCALE, latent_grid
 from lib_fluxkontext.hosts.forge.integration import options
-from lib_fluxkontext.hosts.forge.lifecycle import live_reports
+from lib_fluxkontext.hosts.forge.lifecycle import inpaint, live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import Inputs
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
 from lib_fluxkontext.hosts.forge.runtime.adapter import (
@@ -25,13 +26,14 @@ from lib_fluxkontext.hosts.forge.runtime.adapter import (
     why_not_hooked,
 )
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, HookedSampling, is_compiled, total_steps
-from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
-from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings
+from lib_fluxkontext.hosts.forge.runtime.protocols import Img2Img, Processing
+from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings, noisy_sampler
 from lib_fluxkontext.hosts.forge.runtime.vae import encoder
 from lib_fluxkontext.hosts.forge.runtime.vram import estimate_sampling, keep_loaded, reserve
 from lib_fluxkontext.images.decode import Reference
-from lib_fluxkontext.images.sizing import plan_size
+from lib_fluxkontext.images.stitch import apply_stitch, plan_sizes
 from lib_fluxkontext.references.encode import EncodedReferences
+from lib_fluxkontext.references.placement import position_ids
 from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.sampling.vram import SamplingLoad, settings_within_host_memory
@@ -48,14 +50,17 @@ class Generation:
 
     Attributes:
         active: False where the checkpoint is not Flux and there is nothing to do.
+        given_references: as decoded; ``references`` may be cropped to the canvas.
         finished_batches: how many were not cut short.
+        outside: what keeps the original outside the mask, where that is asked for and there is a mask.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         self.settings = inputs.settings
-        self.references = inputs.references
+        self.references = self.given_references = inputs.references
         self.active = True
         self.finished_batches = 0
+        self.outside: inpaint.OutsideKeeper | None = None
         self._memory: MemoryMeter | None = None
         self._end_hook: SamplerEndHook | None = None
         self._samplings: list[tuple[int, HookedSampling]] = []
@@ -84,6 +89,23 @@ class Generation:
         if ours and why_not is not None:
             raise KontextError(f'the checkpoint "{name}" {why_not}', "image1")
 
+    def prepare_inpainting(self, p: Img2Img, region: inpaint.Region | None, has_mask: bool) -> None:
+        """Prepare what keeps the original outside the mask; crop references that are the init image as it is cropped.
+
+        Args:
+            p: Forge's processing object.
+            region: what is sampled of the init image in "only masked".
+            has_mask: whether there is a mask, and it is not empty.
+        """
+        if not self.settings.keep_outside_mask or not has_mask:
+            return
+        self.outside = inpaint.OutsideKeeper(p, region)
+        cropped = self.references if region is None else inpaint.crop_references(p, self.references, region)
+        if region is not None and cropped != self.references:
+            self.references = cropped
+            p.extra_generation_params[infotext.IMAGE_CROP] = infotext.crop_to_infotext(region)
+            self._note(inpaint.CROPPED)
+
     def open_sampling(self, p: Processing, x: Tensor) -> None:
         """Hook one sampling; idempotent, since Forge announces the hires pass twice and resets in between.
 
@@ -95,6 +117,8 @@ class Generation:
             self._end_hook.remove()
             self._end_hook = None
             self._samplings.pop()[1].close()
+        if self.settings.keep_outside_mask and self.outside is None:
+            self._note(inpaint.NO_MASK)
         references = self.references if self.settings.hires_references or not p.is_hr_pass else ()
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
         adapter = flux_adapter(transformer)
@@ -152,6 +176,7 @@ class Generation:
             total_steps=lambda: total_steps(sampler),
             vram=vram,
             host_reference_tokens=host_reference_tokens,
+            noisy_sampler=noisy_sampler(p),
         )
         sampling = HookedSampling(session, sampler)
         sampling.install(unet)
@@ -178,12 +203,14 @@ class Generation:
         self, p: Processing, x: Tensor, references: Sequence[Reference], placed: Sequence[tuple[int, int]]
     ) -> EncodedReferences:
         output = (x.shape[3] * VAE_SCALE, x.shape[2] * VAE_SCALE)
-        plans = [
-            plan_size(reference.size, self.settings.sizing, self.settings.half_size, output, reference.name)
-            for reference in references
-        ]
+        references, plans = apply_stitch(
+            references, plan_sizes(references, self.settings, output), self.settings.stitch
+        )
         max_bytes = options.current().store_mib * 2**20
-        return encoder.encode(p.sd_model.forge_objects.vae, references, plans, max_bytes, placed)
+        place = partial(
+            position_ids, self.settings.placement, placed=placed, canvas=latent_grid(x.shape[2], x.shape[3])
+        )
+        return encoder.encode(p.sd_model.forge_objects.vae, references, plans, max_bytes, place)
 
     def _note(self, text: str) -> None:
         if text not in self._notes:  # samplings are announced more than once, and every batch has some
@@ -210,7 +237,8 @@ class Generation:
             if iteration is None or batch == iteration
         ]
         memory = self._memory.peaks() if self._memory is not None else None
-        return GenerationReport(tuple(passes), memory, tuple(self._notes))
+        notes = (*self._notes, *(self.outside.notes if self.outside is not None else ()))
+        return GenerationReport(tuple(passes), memory, notes)
 
 
 def _sampling_started(p: Processing, sampling: HookedSampling) -> None:
