@@ -1,1 +1,2 @@
 data_path: str
+script_path: str
