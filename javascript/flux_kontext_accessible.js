@@ -15,7 +15,8 @@ onUiLoaded(function () {
             arrow.setAttribute("aria-hidden", "true");
             title.querySelector("input")?.setAttribute("aria-labelledby", idOf(title));
         }
-        for (const number of [1, 2]) {
+        for (const number of [1, 2, 3, 4]) {
+            if (!part(`image${number}`)) continue; // gradio has not built the second row yet
             const label = part(`image${number}`).querySelector("[data-testid=block-label]");
             group(part(`slot${number}`), label);
             const image = part(`image${number}`).querySelector(".image-frame img");
@@ -26,9 +27,9 @@ onUiLoaded(function () {
             const said = localization[element.getAttribute("aria-label").replace(/^(number input|range slider) for /, "")];
             if (said) element.setAttribute("aria-label", said);
         }
-        for (const name of ["facts1", "facts2", "missing", "spoken"]) {
+        for (const name of ["facts1", "facts2", "facts3", "facts4", "missing", "warning", "spoken"]) {
             // Not the component itself: gradio changes what else is in it at every event, and that would be read again.
-            part(name).querySelector(".prose")?.setAttribute("role", "status");
+            part(name)?.querySelector(".prose")?.setAttribute("role", "status");
         }
         group(part("presets"), part("presets").querySelector(".fk-facts"));
         for (const button of part("presets").querySelectorAll("button")) {

@@ -1,41 +1,39 @@
-"""Reports as HTML fragments: totals, a chart of the steps, a table. Everything is escaped; styles are included."""
+"""Reports as HTML fragments, put together from their parts. Everything is escaped; styles are included."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
 
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
+from lib_fluxkontext.presentation.advice import advice_html
 from lib_fluxkontext.presentation.chart import step_chart
-from lib_fluxkontext.telemetry.memory import MemoryUse
+from lib_fluxkontext.presentation.strip import finished_strip, live_strip
 from lib_fluxkontext.telemetry.records import GenerationReport, PassReport, StepRecord
 
 
-def report_html(report: GenerationReport | None, chart_id: str) -> str:
-    """Render a report.
+def report_html(report: GenerationReport | None, chart_id: str, *, comparison: str = "", on_panel: bool = True) -> str:
+    """Render a report: its numbers at a glance, what the user should know, and below them all that was measured.
 
     Args:
         report: of a finished generation; None renders a placeholder.
         chart_id: unique in the page; the charts' patterns are named after it.
+        comparison: HTML that compares the result with a reference.
+        on_panel: whether it stands on the panel, where what was measured is folded at first and a suggestion has a
+            button.
     """
     if report is None or not report.passes:
         placeholder = translate("Steps, seconds and memory of the next generation will stand here.")
         return f'{_style()}<p class="fk-empty">{escape(placeholder)}</p>'
-    parts = [_totals(report)]
-    for index, sampling in enumerate(report.passes):
-        title = f"<h4>{escape(text.label(sampling.label))}</h4>" if len(report.passes) > 1 else ""
-        parts += [title, step_chart(sampling.steps, f"{chart_id}-{index}"), _reference_facts(sampling)]
-        if sampling.working_memory is not None and sampling.working_memory.free is not None:
-            parts.append(f'<p class="fk-facts">{escape(text.working_memory(sampling.working_memory))}</p>')
-    parts += [_legend(report), _notes(report), _step_table(report)]
+    measured = fold("steps", translate("Steps and memory"), _measured(report, chart_id), folded=on_panel)
+    parts = [finished_strip(report), _notes(report), advice_html(report, button=on_panel), comparison, measured]
     return f'{_style()}<div class="fk-report">{"".join(parts)}</div>'
 
 
 def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
-    """Render a generation that is under way: its progress, the memory in use and the chart as it grows.
+    """Render a generation that is under way: its numbers, and the chart as it grows.
 
     Args:
         report: of the pass that runs.
@@ -43,33 +41,31 @@ def live_html(report: GenerationReport, steps: int, chart_id: str) -> str:
         chart_id: unique in the page.
     """
     current = report.passes[-1]
-    finished = current.steps
-    parts = [
-        translate(
-            "{label}: step {step} of {steps}",
-            label=text.label(current.label),
-            step=min(len(finished) + 1, steps),
-            steps=steps,
-        ),
-        translate("{time} so far", time=text.seconds(current.seconds)),
-    ]
-    remaining = remaining_seconds(finished, steps)
-    if remaining is not None:
-        parts.append(translate("about {time} left", time=text.seconds(remaining)))
-    if report.memory is not None:
-        parts.append(_memory_in_use(report.memory))
-    progress = f'<p class="fk-facts">{escape(" · ".join(parts))}</p>'
-    chart = step_chart(finished, chart_id) if finished else ""
-    return f'{_style()}<div class="fk-report fk-live">{progress}{chart}{_legend(report)}{_notes(report)}</div>'
+    chart = (_chart(current, chart_id) if current.calls else "") + _legend(report)
+    measured = fold("steps", translate("Steps and memory"), chart, folded=True)
+    return f'{_style()}<div class="fk-report fk-live">{live_strip(report, steps)}{_notes(report)}{measured}</div>'
 
 
-def remaining_seconds(finished: Sequence[StepRecord], steps: int) -> float | None:
-    """Estimate the seconds of the steps to come by the mean of the last five; None before the first.
+def fold(key: str, summary: str, content: str, folded: bool) -> str:
+    """Render a part that can be folded; the page's script keeps it as the user left it, by its key."""
+    state = "" if folded else " open"
+    return f'<details data-fk-fold="{key}"{state}><summary>{escape(summary)}</summary>{content}</details>'
 
-    The mean rather than the median, so that reused steps count by their share.
-    """
-    recent = [step.seconds for step in finished[-5:]]
-    return sum(recent) / len(recent) * max(0, steps - len(finished)) if recent else None
+
+def _chart(sampling: PassReport, chart_id: str) -> str:
+    threshold = sampling.first_block.threshold if sampling.first_block is not None else None
+    return step_chart(sampling.steps, chart_id, threshold)
+
+
+def _measured(report: GenerationReport, chart_id: str) -> str:
+    """Charts, legend, sums and table."""
+    parts = []
+    for index, sampling in enumerate(report.passes):
+        title = f"<h4>{escape(text.label(sampling.label))}</h4>" if len(report.passes) > 1 else ""
+        parts += [title, _chart(sampling, f"{chart_id}-{index}"), _reference_facts(sampling)]
+        if sampling.working_memory is not None and sampling.working_memory.free is not None:
+            parts.append(f'<p class="fk-facts">{escape(text.working_memory(sampling.working_memory))}</p>')
+    return "".join([*parts, _legend(report), _totals(report), _step_table(report)])
 
 
 @cache
@@ -77,31 +73,15 @@ def _style() -> str:
     return f"<style>{Path(__file__).with_name('report.css').read_text(encoding='utf-8')}</style>"
 
 
-def _memory_in_use(memory: MemoryUse) -> str:
-    if memory.device is None:
-        return translate("{memory} process memory", memory=text.gigabytes(memory.process))
-    used, total = text.gigabytes(memory.in_use or memory.reserved), text.gigabytes(memory.total)
-    return translate("{used} of {total} on the card", used=used, total=total)
-
-
 def _totals(report: GenerationReport) -> str:
-    """Name, value and explanation of each number, as a definition list."""
-    cells = [
-        ("Sampling", text.seconds(report.sampling_seconds), "Wall time of all steps of all batches"),
-        ("Computed step", text.seconds(report.computed_seconds), "Median"),
-    ]
+    """Name, value and explanation of the numbers that the strip leaves out, as a definition list."""
+    cells = [("Computed step", text.seconds(report.computed_seconds), "Median")]
     if report.kept_seconds is not None:
         hint = "Median of the steps computed without their tokens"
         cells.append(("References kept", text.seconds(report.kept_seconds), hint))
-    cells += [
-        ("Reused step", text.seconds(report.reused_seconds), "Median"),
-        ("Reused", _reused_of_all(report), "Steps that First Block Cache did not compute"),
-        ("Speed-up", _speed_up(report.speed_up), "Against computing every step at the median computed step's time"),
-    ]
+    cells.append(("Reused step", text.seconds(report.reused_seconds), "Median"))
     memory = report.memory
-    if memory is not None and memory.device is None:
-        cells.append(("Process memory", text.gigabytes(memory.process), "No CUDA device: this is main memory"))
-    elif memory is not None:
+    if memory is not None and memory.device is not None:
         in_use = translate("{used} of {total}", used=text.gigabytes(memory.in_use), total=text.gigabytes(memory.total))
         cells += [
             ("VRAM peak", text.gigabytes(memory.allocated), "Tensors, by torch"),
@@ -113,13 +93,6 @@ def _totals(report: GenerationReport) -> str:
         for name, value, hint in cells
     )
     return f'<dl class="fk-sums">{items}</dl>'
-
-
-def _reused_of_all(report: GenerationReport) -> str:
-    counts = translate("{reused} of {steps}", reused=report.reused_steps, steps=len(report.steps))
-    if text.has_split_steps(report):
-        counts += translate(" ({share} of all images' steps)", share=f"{report.reused_share:.0%}")
-    return counts
 
 
 def _reference_facts(sampling: PassReport) -> str:
@@ -178,7 +151,7 @@ def _step_table(report: GenerationReport) -> str:
     head = "".join(f"<th scope='col'>{escape(translate(name))}</th>" for name in names)
     rows = "".join(_step_row(sampling, step) for sampling in report.passes for step in sampling.steps)
     return (
-        f"<details><summary>{escape(translate('All steps as a table'))}</summary>"
+        f"<details data-fk-fold='table'><summary>{escape(translate('All steps as a table'))}</summary>"
         f'<div class="fk-scroll" role="region" aria-label="{escape(translate("All steps"))}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
@@ -196,7 +169,3 @@ def _step_row(sampling: PassReport, step: StepRecord) -> str:
         f"<tr class='fk-row-{step.kind}'><td>{escape(text.label(sampling.label))}</td>"
         f"<th scope='row'>{step.index + 1}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
     )
-
-
-def _speed_up(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}×"

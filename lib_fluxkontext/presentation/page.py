@@ -9,6 +9,8 @@ from html import escape
 
 from PIL import Image
 
+from lib_fluxkontext.images.pair import PicturePair
+from lib_fluxkontext.presentation.comparison import comparison_html, match_line
 from lib_fluxkontext.presentation.html import report_html
 from lib_fluxkontext.telemetry.records import GenerationReport
 
@@ -33,6 +35,7 @@ figcaption {{ font-size: 0.85em; opacity: 0.8; }}
 </style></head><body>
 <h1>{title}</h1>
 <div class="pictures">{pictures}</div>
+{comparison}
 {report}
 <table class="settings">{settings}</table>
 </body></html>
@@ -45,6 +48,7 @@ def report_page(
     references: Sequence[tuple[str, Image.Image]],
     report: GenerationReport,
     settings: Mapping[str, str],
+    pair: PicturePair | None = None,
 ) -> str:
     """Render a self-contained HTML document.
 
@@ -54,6 +58,7 @@ def report_page(
         references: caption and image of each.
         report: of the generation.
         settings: name and value of everything that the image depends on.
+        pair: the first reference and the result, to compare; None where there is no reference.
     """
     pictures = [_figure(image, caption) for caption, image in references]
     if pictures:
@@ -61,7 +66,13 @@ def report_page(
     pictures.append(_figure(result, f"Result, {result.width}×{result.height}", lossless=True))
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in settings.items())
     return _PAGE.format(
-        title=escape(title), pictures="".join(pictures), report=report_html(report, "report"), settings=rows
+        title=escape(title),
+        pictures="".join(pictures),
+        comparison=""
+        if pair is None
+        else comparison_html(pair, "comparison") + match_line(pair.estimate(), pair.label),
+        report=report_html(report, "report", on_panel=False),
+        settings=rows,
     )
 
 

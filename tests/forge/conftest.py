@@ -121,8 +121,9 @@ def folded_page(chromium: None, forge_page: ForgeServer) -> Iterator[ForgePage]:
 
 @pytest.fixture
 def page(folded_page: ForgePage) -> ForgePage:
-    """A fresh page with the txt2img panel unfolded and four steps."""
+    """A fresh page with the txt2img panel and its *Advanced* unfolded and four steps."""
     folded_page.open_accordion(PANEL)
+    folded_page.open_accordion(f"{PANEL}_advanced")
     folded_page.fill("txt2img_steps", 4)
     return folded_page
 

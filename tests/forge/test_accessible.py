@@ -8,7 +8,7 @@ import pytest
 
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import AccessibleNode, ForgePage
-from tests.support.panel import PANEL, check, drop_both, facts, show_runs, wait_lit, wait_value
+from tests.support.panel import PANEL, check, drop_both, facts, show_runs, unfold_report, wait_lit, wait_value
 
 OPERATED = {
     "button", "checkbox", "textbox", "spinbutton", "slider", "listbox", "combobox", "link", "menuitem", "radio", "tab",
@@ -16,22 +16,25 @@ OPERATED = {
 }  # fmt: skip
 """Roles of elements that are pressed, typed into, moved or scrolled."""
 
-SLOT = ["image{0}", "use_size{0}", "mute{0}"]
-ORDER = [
+CALM = [
     "",
     "-visible-checkbox",
-    *[f"_{part.format(number)}" for number in (1, 2) for part in SLOT],
-    *[f"_{name}" for name in ("swap", "clear", "to_img2img", "recommend", "sizing", "half_size", "hires_references")],
-    *[f"_preset_{name.lower()}" for name in PRESETS],
-    *[
-        f"_{name}"
-        for name in ("cache", "threshold", "warmup", "max_consecutive", "compute_last", "forecast", "correct")
-    ],
-    "_reference_refresh",
+    "_image1",
+    "_image2",
     "_report",
+    *[f"_preset_{name.lower()}" for name in PRESETS],
+    *[f"_{name}" for name in ("cache", "threshold", "recommend", "prompt_ideas", "advanced")],
+]
+ORDER = [
+    *CALM,
+    *[f"_{name}" for name in ("swap", "clear", "to_img2img", "use_size1", "mute1", "use_size2", "mute2")],
+    *[f"_{name}" for name in ("sizing", "half_size", "stitch", "placement", "hires_references")],
+    *[f"_{name}" for name in ("warmup", "max_consecutive", "compute_last", "forecast", "correct")],
+    "_reference_refresh",
     "_runs",
 ]
-"""Element ids, less the panel's prefix, in the order in which Tab reaches them; the report has a table to unfold."""
+"""Element ids, less the panel's prefix, in the order in which Tab reaches them: with *Advanced* folded, and unfolded.
+The report has parts to unfold."""
 
 FOCUSED = """prefix => {
     const element = document.activeElement;
@@ -82,7 +85,8 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     spoken = page.page.evaluate("window.testSpoken")
     assert len(spoken) == len(set(spoken)) <= 6  # at most each quarter and the end
     assert "1 computed, 11 reused" in spoken[-1]
-    page.element(f"{PANEL}_report").locator("summary").click()
+    unfold_report(page)
+    page.element(f"{PANEL}_report").locator("details[data-fk-fold=table] > summary").click()
     show_runs(page, "Euler")
     page.click(f"{PANEL}_runs_csv")
     page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)
@@ -108,8 +112,15 @@ def test_tab_reaches_every_control_in_order_with_a_visible_focus(page: ForgePage
     page.fill("txt2img_steps", 1)
     page.generate()
     page.report()
+    for order in (ORDER, CALM):
+        assert visited_by_tab(page) == order
+        page.element(f"{PANEL}_advanced").locator(".label-wrap").first.click()
+
+
+def visited_by_tab(page: ForgePage) -> list[str]:
+    """Return where Tab leads from the panel's title to its end; the focus must be seen."""
     page.element(PANEL).locator(".label-wrap").first.focus()
-    visited = []
+    visited: list[str] = []
     for _ in range(80):
         place, visible = page.page.evaluate(FOCUSED, PANEL)
         if place is None:
@@ -118,7 +129,7 @@ def test_tab_reaches_every_control_in_order_with_a_visible_focus(page: ForgePage
         if place.removeprefix(PANEL) not in visited:
             visited.append(place.removeprefix(PANEL))
         page.page.keyboard.press("Tab")
-    assert visited == ORDER
+    return visited
 
 
 def test_the_keyboard_alone_turns_the_panel_on_and_off_and_chooses_a_preset(page: ForgePage) -> None:
@@ -128,12 +139,12 @@ def test_the_keyboard_alone_turns_the_panel_on_and_off_and_chooses_a_preset(page
     for state in (False, True):  # folding the panel turns it off, as everywhere in Forge
         keyboard.press("Enter")
         assert box.is_checked() == state
-        assert page.element(f"{PANEL}_swap").is_visible() == state
+        assert page.element(f"{PANEL}_recommend").is_visible() == state
     keyboard.press("Tab")
     for state in (False, True):
         keyboard.press("Space")
         assert box.is_checked() == state
-        assert page.element(f"{PANEL}_swap").is_visible()
+        assert page.element(f"{PANEL}_recommend").is_visible()
     for _ in range(80):
         keyboard.press("Tab")
         if page.page.evaluate(FOCUSED, PANEL)[0] == f"{PANEL}_preset_fast":

@@ -14,7 +14,7 @@ import pytest
 from tests.support.browser import open_browser
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.images import encode_image
-from tests.support.panel import PANEL, check
+from tests.support.panel import PANEL, check, unfold
 from tests.support.payloads import HOOKS, first_pass, kontext, step_kinds, two_references
 from tests.support.photos import cat, woman
 from tests.support.waiting import wait_until
@@ -128,7 +128,7 @@ def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, t
     process = psutil.Process(forge_page.process.pid)
     with open_browser(1400, 1600) as page:
         page.open(forge_page.url)
-        page.open_accordion(PANEL)
+        unfold(page)
         page.fill("txt2img_steps", 4)
         for side in ("width", "height"):
             page.fill(f"txt2img_{side}", 64)

@@ -11,7 +11,7 @@ from tests.support.browser import ForgePage
 from tests.support.forge_install import NEO
 from tests.support.forge_server import ForgeServer
 from tests.support.images import decode_image
-from tests.support.panel import IMG2IMG_PANEL, PANEL, check, facts, is_checked, wait_value
+from tests.support.panel import IMG2IMG_PANEL, PANEL, check, facts, is_checked, unfold, wait_value
 
 THUMBNAILS = "#txt2img_gallery .thumbnail-item.thumbnail-small"
 
@@ -39,7 +39,7 @@ def test_with_an_empty_gallery_the_buttons_say_so_and_change_nothing(page: Forge
     page.element(PANEL).locator(".label-wrap").first.click()
     for place, button in enumerate((f"{PANEL}_to_slot1", f"{PANEL}_to_img2img")):
         if place:
-            page.open_accordion(PANEL)
+            unfold(page)
         page.click(button)
         page.page.locator(".toast-body").get_by_text("no picture in the gallery yet").nth(place).wait_for(timeout=15000)
         assert is_unfolded(page) == bool(place)
@@ -90,7 +90,7 @@ def test_a_result_goes_into_either_slot_and_to_img2img_and_back_unchanged(
     sent = image.convert("RGB").convert("RGBA") if forge_page.host is NEO else image  # Neo drops what is transparent
     assert np.array_equal(np.asarray(decode_image(init.evaluate("image => image.src"))), np.asarray(sent))
 
-    page.open_accordion(IMG2IMG_PANEL)
+    unfold(page, IMG2IMG_PANEL)
     check(page, f"{IMG2IMG_PANEL}_init_image")
     page.fill("img2img_steps", 2)
     page.generate("img2img")

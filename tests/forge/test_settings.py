@@ -20,7 +20,7 @@ from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.images import encode_image
-from tests.support.panel import PANEL, paste
+from tests.support.panel import PANEL, paste, unfold
 from tests.support.payloads import TITLE, first_pass, kontext, made, pixels, report
 from tests.support.photos import cat, cat_base64
 from tests.support.reload import reload_ui
@@ -166,7 +166,8 @@ def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_
     page.page.locator("#settings > .tab-nav > button", has_text=TITLE).click()
     for name in Options.model_fields:
         assert setting(page, name).is_visible(), name
-        assert ("requires Reload UI" in setting(page, name).inner_text()) == name.startswith("panel_"), name
+        needs_reload = name.startswith("panel_") or name == "report_place"
+        assert ("requires Reload UI" in setting(page, name).inner_text()) == needs_reload, name
     setting(page, "panel_sizing").get_by_label("no change").check()
     setting(page, "panel_half_size").locator("input").check()
     setting(page, "panel_speed").get_by_label("Fast").check()
@@ -175,7 +176,7 @@ def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_
     page.click("settings_submit")
     page.element("settings_result").get_by_text("flux_kontext_panel_sizing").wait_for(timeout=15000)
     reload_ui(page, forge_page)
-    page.open_accordion(PANEL)
+    unfold(page)
 
     def control(name: str) -> Any:
         return page.element(f"{PANEL}_{name}").locator("input").first

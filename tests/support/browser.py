@@ -36,6 +36,9 @@ FINISHED = """([tab, before]) => {
 }"""
 """True when a new picture is in the gallery, or three seconds after a generation ended without one."""
 
+FINISHED_STRIP = ".fk-report:not(.fk-live) .fk-strip"
+"""Numbers at a glance of a finished generation, in the panel's report."""
+
 SETTLED = """() => {
     const values = [...document.querySelectorAll('input')].map(input => input.value).join();
     if (values !== window.testValues) {
@@ -165,8 +168,8 @@ class ForgePage:
     def start_generation(self, tab: str = "txt2img") -> None:
         """Click "Generate"."""
         self.gallery_before = self.gallery_image(tab)
-        sums = self.page.locator(f"#{tab}_flux_kontext_report .fk-sums")
-        self.report_before = sums.inner_text() if sums.count() else None
+        strip = self.page.locator(f"#{tab}_flux_kontext_report {FINISHED_STRIP}")
+        self.report_before = strip.inner_text() if strip.count() else None
         self.page.evaluate("window.testIdleSince = 0")
         self.click(f"{tab}_generate")
 
@@ -181,7 +184,8 @@ class ForgePage:
 
     def report(self, tab: str = "txt2img") -> Locator:
         """Wait for the panel's report of the generation that :meth:`start_generation` began, and return it."""
-        shown = f"[...document.querySelectorAll('#{tab}_flux_kontext_report .fk-sums')].map(sums => sums.innerText)"
+        strips = f"document.querySelectorAll('#{tab}_flux_kontext_report {FINISHED_STRIP}')"
+        shown = f"[...{strips}].map(strip => strip.innerText)"
         self.page.wait_for_function(
             f"before => {shown}.length === 1 && {shown}[0] !== before", arg=self.report_before, timeout=20000
         )

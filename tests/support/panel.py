@@ -12,6 +12,19 @@ PANEL = "txt2img_flux_kontext"
 IMG2IMG_PANEL = "img2img_flux_kontext"
 
 
+def unfold(page: ForgePage, panel: str = PANEL) -> None:
+    """Unfold a panel and what is under *Advanced*."""
+    page.open_accordion(panel)
+    page.open_accordion(f"{panel}_advanced")
+
+
+def unfold_report(page: ForgePage, panel: str = PANEL) -> None:
+    """Unfold what was measured, in the report."""
+    steps = page.element(f"{panel}_report").locator("details[data-fk-fold=steps]")
+    if steps.get_attribute("open") is None:
+        steps.locator("> summary").click()
+
+
 def facts(page: ForgePage, slot: int, contains: str, panel: str = PANEL) -> str:
     """Wait until the facts under a slot contain a text, and return them."""
     element = page.element(f"{panel}_facts{slot}")
@@ -71,11 +84,34 @@ def paste(page: ForgePage, infotext: str) -> None:
 
 def show_runs(page: ForgePage, contains: str) -> str:
     """Open the run log, wait for a text in its table, and return the table."""
+    page.open_accordion(f"{PANEL}_advanced")
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
     table = page.element(f"{PANEL}_runs_table")
     table.get_by_text(contains).first.wait_for(timeout=15000)
     return table.inner_text()
+
+
+def lay_out(page: ForgePage, width: int) -> None:
+    """Give the page another width, and wait until Forge's own script has laid its columns out anew."""
+    height = (page.page.viewport_size or {"height": 1600})["height"]
+    page.page.set_viewport_size({"width": width, "height": height})
+    panel = page.element(PANEL)
+    seen: list[float] = []
+
+    def settled() -> bool:
+        seen.append(panel.evaluate("element => element.getBoundingClientRect().width"))
+        return len(seen) > 5 and len(set(seen[-5:])) == 1 and seen[-1] < width
+
+    page.wait_until(settled, lambda: f"the panel to keep its width: {seen[-5:]}")
+
+
+def save_photos(folder: Path) -> dict[str, Path]:
+    """Save the two photographs, and return their paths by name."""
+    paths = {"woman": folder / "woman.png", "cat": folder / "cat.jpg"}
+    woman().save(paths["woman"])
+    cat().save(paths["cat"])
+    return paths
 
 
 def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
@@ -86,11 +122,8 @@ def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
         folder: for the photographs.
         steps: of the generation.
     """
-    woman().save(folder / "woman.png")
-    cat().save(folder / "cat.jpg")
-    page.open_accordion(PANEL)
-    page.drop_image(f"{PANEL}_image1", folder / "woman.png")
-    page.drop_image(f"{PANEL}_image2", folder / "cat.jpg")
+    unfold(page)
+    drop_both(page, save_photos(folder))
     check(page, f"{PANEL}_half_size")
     page.fill("txt2img_steps", steps)
     page.fill(f"{PANEL}_threshold", 0.6)
@@ -98,6 +131,7 @@ def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
     page.element(f"{PANEL}_facts2").get_by_text("624×416").wait_for(timeout=15000)
     page.generate()
     page.report()
+    unfold_report(page)
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
     page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for(timeout=15000)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 
 import pytest
 
 from lib_fluxkontext.caching.kv_store import KVUsage
 from lib_fluxkontext.presentation import text
-from lib_fluxkontext.presentation.html import live_html, remaining_seconds, report_html
+from lib_fluxkontext.presentation.html import live_html, report_html
+from lib_fluxkontext.presentation.strip import remaining_seconds
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 
@@ -80,6 +82,12 @@ def test_memory_without_cuda_says_so() -> None:
     assert text.memory_peak(GenerationReport((), CARD)) == "8.00 GB allocated; 9.00 GB reserved"
 
 
+def strip(html: str) -> dict[str, str]:
+    """Return names and values of the strip."""
+    (found,) = re.findall(r'<dl class="fk-strip">(.*?)</dl>', html)
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", found))
+
+
 class _Balanced(HTMLParser):
     void = {"br", "line", "rect", "circle"}
 
@@ -126,12 +134,36 @@ def test_a_running_generation_says_how_long_still() -> None:
     assert remaining_seconds(sampled.steps, 3) == 0
     assert remaining_seconds([], 20) is None
     html = live_html(sampled, 20, "x")
-    assert "step 4 of 20" in html
-    assert "about 34.0 s left" in html
-    assert "process memory" in html
-    assert "step 1 of 20" in live_html(GenerationReport((PassReport("Sampling", [], 0.1),), MEMORY), 20, "x")
-    assert "9.00 GB" not in live_html(GenerationReport(sampled.passes, CARD), 20, "x")
-    assert "10.00 GB of 12.00 GB on the card" in live_html(GenerationReport(sampled.passes, CARD), 20, "x")
+    assert strip(html) == {
+        "Step": "4 of 20",
+        "Step time": "1.00 s",
+        "Reused": "2 of 3",
+        "Time left": "34.0 s",
+        "Process memory": "3.00 GB",
+    }
+    begun = live_html(GenerationReport((PassReport("Batch 2, hires pass", [], 0.1),), MEMORY), 20, "x")
+    assert strip(begun)["Batch 2, hires pass"] == "1 of 20"
+    assert strip(begun)["Time left"] == "–"
+    assert strip(live_html(GenerationReport(sampled.passes, CARD), 20, "x"))["VRAM"] == "10.00 GB of 12.00 GB"
+
+
+def test_a_finished_generation_says_at_a_glance_whether_it_went_faster_and_fitted() -> None:
+    sampled = report((0, 1.0, 0, 1), (1, 0.1, 1, 1), (2, 0.1, 1, 1), seconds=1.25)
+    assert strip(report_html(GenerationReport(sampled.passes, CARD), "x")) == {
+        "Sampling": "1.25 s",
+        "Step time": "1.00 s / 0.10 s",
+        "Reused": "2 of 3",
+        "Speed-up": "2.50×",
+        "VRAM peak": "10.00 GB of 12.00 GB",
+    }
+    full = MemoryUse("RTX", 1, 2, 3, 4, 5, True)
+    assert strip(report_html(GenerationReport(sampled.passes, full), "x"))["VRAM peak"].endswith(", full")
+
+
+def test_what_was_measured_is_folded_but_on_a_page_of_its_own() -> None:
+    sampled = report((0, 1.0, 0, 1))
+    assert '<details data-fk-fold="steps"><summary>' in report_html(sampled, "x")
+    assert '<details data-fk-fold="steps" open><summary>' in report_html(sampled, "x", on_panel=False)
 
 
 def test_what_is_read_aloud_is_short_and_changes_at_quarters_alone() -> None:

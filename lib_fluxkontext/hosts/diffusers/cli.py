@@ -20,10 +20,20 @@ from PIL.PngImagePlugin import PngInfo
 from lib_fluxkontext import infotext
 from lib_fluxkontext.errors import KontextError, first_line
 from lib_fluxkontext.images.decode import Reference, decode_reference
+from lib_fluxkontext.images.pair import picture_pair
 from lib_fluxkontext.images.sizing import nearest_bfl_size
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.page import report_page
-from lib_fluxkontext.settings import PRESETS, SIZINGS, KontextSettings, PresetValues, default_of, describe
+from lib_fluxkontext.settings import (
+    PLACEMENTS,
+    PRESETS,
+    SIZINGS,
+    STITCHES,
+    KontextSettings,
+    PresetValues,
+    default_of,
+    describe,
+)
 from lib_fluxkontext.telemetry.records import GenerationReport
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -111,7 +121,8 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         for path, reference in zip(paths, references, strict=True)
     ]
     rows = {name: str(value) for name, value in fields.items()}
-    page = report_page(job.prompt or "(no prompt)", result.image, captioned, result.report, rows)
+    pair = picture_pair(references[0], settings, result.image) if references else None
+    page = report_page(job.prompt or "(no prompt)", result.image, captioned, result.report, rows, pair)
     _write_atomically(image_path, lambda file: result.image.save(file, "PNG", pnginfo=metadata))
     _write_atomically(page_path, lambda file: file.write(page.encode()))
     _print_steps(result.report)
@@ -133,6 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", metavar="WxH", help="of the picture; default: as the first reference, by BFL's table")
     add("--sizing", help=f"of the references: {', '.join(SIZINGS)}")
     add("--half-size", action="store_true", help="halve the references after sizing")
+    add("--placement", default=default_of("placement"), help=f"position ids: {', '.join(PLACEMENTS)} (%(default)s)")
+    add(
+        "--stitch", default=default_of("stitch"), help=f"references as one picture: {', '.join(STITCHES)} (%(default)s)"
+    )
     add("--threshold", default=_default("cache_threshold"), help="of First Block Cache, 0 to 1 (%(default)s)")
     add("--no-cache", action="store_true", help="compute every step")
     add("--warmup", default=_default("cache_warmup_steps"), help="first steps that are always computed (%(default)s)")
@@ -166,9 +181,13 @@ def _default(name: str) -> str:
 
 def _settings(options: argparse.Namespace) -> KontextSettings:
     sizing = options.sizing or ("to output" if options.checkpoint is None else "to BFL recommended")
-    return KontextSettings.from_mapping(
-        {"enabled": True, "sizing": sizing, "half_size": options.half_size, **_cache_settings(options)}
-    )
+    references = {
+        "sizing": sizing,
+        "half_size": options.half_size,
+        "placement": options.placement,
+        "stitch": options.stitch,
+    }
+    return KontextSettings.from_mapping({"enabled": True, **references, **_cache_settings(options)})
 
 
 def _cache_settings(options: argparse.Namespace) -> Mapping[str, object]:

@@ -10,11 +10,17 @@ from torch import Tensor
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.hosts.forge.integration import options, run_log
-from lib_fluxkontext.hosts.forge.lifecycle import generation, live_reports
+from lib_fluxkontext.hosts.forge.lifecycle import generation, last_pictures, live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.abort import abort_generation
 from lib_fluxkontext.hosts.forge.lifecycle.generation import Generation
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import read_inputs
-from lib_fluxkontext.hosts.forge.runtime.protocols import Processed, Processing
+from lib_fluxkontext.hosts.forge.runtime.protocols import (
+    Img2Img,
+    MaskOverlay,
+    PostprocessedImage,
+    Processed,
+    Processing,
+)
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.hosts.forge.ui.script_page import ScriptPage
 
@@ -37,7 +43,7 @@ class FluxKontextScript(scripts.Script):
     def ui(self, is_img2img: bool) -> list[Any]:
         # The page asks once. Forge's API asks again, for what a request leaves out: that has the API's defaults.
         for_page = self.controls is None
-        panel = self.page.build(is_img2img, options.current().panel_defaults() if for_page else {})
+        panel = self.page.build(is_img2img, options.current() if for_page else None)
         if not for_page and self.api_info is not None:
             # Correct what /sdapi/v1/script-info says: Forge noted it down from the page's panel.
             for argument, control in zip(self.api_info.args, panel.arguments(), strict=True):
@@ -74,6 +80,16 @@ class FluxKontextScript(scripts.Script):
         except Exception as error:
             abort_generation(p, ("init",), error)
 
+    def before_process_init_images(self, p: Img2Img, pp: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Forge knows mask and region; the init image is not encoded yet."""
+        current = generation.of(p)
+        if current is None or not current.active:
+            return
+        try:
+            current.prepare_inpainting(p, pp.get("crop_region"), pp.get("image_mask") is not None)
+        except Exception as error:
+            abort_generation(p, ("sample",), error)
+
     def process_before_every_sampling(self, p: Processing, *args: Any, x: Tensor, **kwargs: Any) -> None:
         """Encode the references and hook the sampling."""
         current = generation.of(p)
@@ -96,6 +112,18 @@ class FluxKontextScript(scripts.Script):
             p.comment(f"Flux Kontext: {note}")
         p.extra_generation_params.update(infotext.report_to_infotext(report))
 
+    def postprocess_maskoverlay(self, p: Img2Img, ppmo: MaskOverlay, *args: Any) -> None:
+        """Forge is about to composite the original over a picture."""
+        current = generation.of(p)
+        if current is not None and current.outside is not None:
+            current.outside.replace_overlay(p, ppmo)
+
+    def postprocess_image_after_composite(self, p: Img2Img, pp: PostprocessedImage, *args: Any) -> None:
+        """The picture is composited; nothing is saved yet."""
+        current = generation.of(p)
+        if current is not None and current.outside is not None:
+            current.outside.put_back(p, pp)
+
     def postprocess(self, p: Processing, processed: Processed, *args: Any) -> None:
         """Infotexts are built, so what is added now reaches the API's ``info`` alone."""
         current = generation.of(p)
@@ -108,7 +136,9 @@ class FluxKontextScript(scripts.Script):
             failure = run_log.record(p, processed, current.settings, report)
         if failure is not None:
             report = replace(report, notes=(*report.notes, f"{failure[:1].upper()}{failure[1:]}"))
-        live_reports.publish(live_reports.tab_of(p), report)
+        tab = live_reports.tab_of(p)
+        live_reports.publish(tab, report)
+        last_pictures.keep(tab, report, current.settings, current.given_references, processed)
         processed.extra_generation_params = {**processed.extra_generation_params, infotext.REPORT: report.to_dict()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -25,6 +25,9 @@ PREFIX = "flux_kontext_"
 MAX_LOGGED_RUNS = 100_000
 MAX_STORE_MIB = 1024
 
+ReportPlace = Literal["under the references", "under the gallery"]
+REPORT_PLACES: tuple[ReportPlace, ...] = get_args(ReportPlace)
+
 _API = KontextSettings()
 
 
@@ -36,6 +39,7 @@ class Options(BaseModel):
         panel_half_size: the same.
         panel_speed: the preset that the panel starts with.
         panel_hires_references: initial value on the panel.
+        report_place: where the report stands on the page.
         log: whether finished generations are logged.
         log_limit: maximum number of runs in the log.
         log_prompt: whether a run's prompt is logged.
@@ -49,6 +53,7 @@ class Options(BaseModel):
     panel_half_size: bool = _API.half_size
     panel_speed: Preset = "Balanced"
     panel_hires_references: bool = _API.hires_references
+    report_place: ReportPlace = "under the references"
     log: bool = True
     log_limit: Count = Field(DEFAULT_LIMIT, ge=1, le=MAX_LOGGED_RUNS)
     log_prompt: bool = False
@@ -146,6 +151,9 @@ def _entries() -> dict[str, OptionInfo]:
         ).needs_reload_ui(),
         "panel_hires_references": OptionInfo(
             defaults.panel_hires_references, "Panel's default: references in the hires pass too"
+        ).needs_reload_ui(),
+        "report_place": OptionInfo(
+            defaults.report_place, "Report", gr.Radio, {"choices": list(REPORT_PLACES)}
         ).needs_reload_ui(),
         "log": OptionInfo(defaults.log, "Keep a run log").info("a row for every finished generation"),
         "log_limit": OptionInfo(

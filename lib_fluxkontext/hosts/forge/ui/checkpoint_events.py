@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradio.components import Component
-from PIL import Image
 
 from lib_fluxkontext.geometry import pixel_tokens
+from lib_fluxkontext.hosts.forge.ui import references_in_use
 from lib_fluxkontext.hosts.forge.ui.checkpoint_line import checkpoint_line
+from lib_fluxkontext.hosts.forge.ui.markup import warnings_in
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.reference_events import output_of
-from lib_fluxkontext.hosts.forge.ui.slot_facts import reference_tokens
 from lib_fluxkontext.sampling.vram import SamplingLoad
-from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+from lib_fluxkontext.settings import KontextSettings
 
 FORGE_CONTROLS = ("width", "height", "cfg_scale", "batch_size")
 """Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_``, that memory depends on."""
@@ -22,14 +22,7 @@ FORGE_CONTROLS = ("width", "height", "cfg_scale", "batch_size")
 CACHE_FIELDS = ("cache", "cache_threshold", "cache_forecast", "reference_refresh")
 """Settings of the caches that memory depends on."""
 
-MEMORY_FIELDS = (
-    *IMAGE_FIELDS,
-    *(f"mute_{name}" for name in IMAGE_FIELDS),
-    "init_image_as_reference",
-    "sizing",
-    "half_size",
-    *CACHE_FIELDS,
-)
+MEMORY_FIELDS = (*references_in_use.FIELDS, *CACHE_FIELDS)
 """All settings that memory while sampling depends on."""
 
 
@@ -44,7 +37,7 @@ def connect_checkpoint(panel: Panel, forge: Mapping[str, Component]) -> None:
         trigger(
             show_checkpoint,
             inputs=inputs,
-            outputs=[panel.checkpoint],
+            outputs=[panel.advanced.checkpoint, panel.warning],
             show_progress="hidden",
             trigger_mode="always_last",
         )
@@ -52,8 +45,8 @@ def connect_checkpoint(panel: Panel, forge: Mapping[str, Component]) -> None:
 
 def show_checkpoint(
     width: float | None, height: float | None, cfg_scale: float | None, batch_size: float | None, *values: Any
-) -> str:
-    """Return the facts on the checkpoint, as HTML.
+) -> list[str]:
+    """Return the facts on the checkpoint, and those of them that are warnings, as HTML.
 
     Args:
         width: of the output, in pixels; None where a number field is empty.
@@ -67,18 +60,8 @@ def show_checkpoint(
     load = SamplingLoad(
         rows=int(batch_size or 1) * (1 if cfg_scale == 1 else 2),
         image_tokens=pixel_tokens(*output),
-        reference_tokens=_reference_tokens(settings, output),
+        reference_tokens=references_in_use.count_tokens(settings, output),
     )
     cache_settings: dict[str, Any] = {name: settings[name] or 0 for name in CACHE_FIELDS}  # 0 where a field is empty
-    return checkpoint_line(load, KontextSettings.model_construct(**cache_settings))
-
-
-def _reference_tokens(settings: Mapping[str, Any], output: tuple[int, int]) -> int:
-    images = {name: None if settings[f"mute_{name}"] else settings[name] for name in IMAGE_FIELDS}
-    if settings["init_image_as_reference"]:
-        images["image1"] = Image.new("1", output)  # it is elsewhere on the page, and usually has the output's shape
-    return sum(
-        reference_tokens(image, name, settings["sizing"], settings["half_size"], output)
-        for name, image in images.items()
-        if image is not None
-    )
+    facts = checkpoint_line(load, KontextSettings.model_construct(**cache_settings))
+    return [facts, warnings_in(facts)]

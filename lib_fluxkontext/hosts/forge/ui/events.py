@@ -9,32 +9,41 @@ from typing import Any
 from gradio.components import Component
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge.ui import checkpoint_events, recommended
+from lib_fluxkontext.hosts.forge.ui import checkpoint_events, prompt_help, recommended
+from lib_fluxkontext.hosts.forge.ui.advanced_events import connect_advanced
 from lib_fluxkontext.hosts.forge.ui.checkpoint_events import connect_checkpoint
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.preset_events import connect_presets
+from lib_fluxkontext.hosts.forge.ui.prompt_help import connect_prompt_help
 from lib_fluxkontext.hosts.forge.ui.recommended import connect_recommended
-from lib_fluxkontext.hosts.forge.ui.reference_events import connect_missing, connect_sizes, connect_toolbar
+from lib_fluxkontext.hosts.forge.ui.reference_events import connect_missing, connect_sizes, connect_stitched
 from lib_fluxkontext.hosts.forge.ui.report_events import connect_report
+from lib_fluxkontext.hosts.forge.ui.slot_events import connect_slots
 from lib_fluxkontext.images.decode import WHITE
 
 Parser = Callable[[dict[str, Any]], Any]
 """From pasted parameters to a component's value; None leaves it as it is."""
 
-CONNECTIONS: tuple[tuple[tuple[str, ...], Callable[[Panel, Mapping[str, Component]], None]], ...] = (
+Connect = Callable[[Panel, Mapping[str, Component]], None]
+"""Connects a panel with Forge's own controls, given by their element ids."""
+
+CONNECTIONS: tuple[tuple[tuple[str, ...], Connect], ...] = (
     (("width", "height"), connect_sizes),
+    (("width", "height"), connect_stitched),
     (checkpoint_events.FORGE_CONTROLS, connect_checkpoint),
     (recommended.FORGE_CONTROLS, connect_recommended),
+    (prompt_help.FORGE_CONTROLS, connect_prompt_help),
 )
 """Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_`` → what connects the panel with them."""
 
 
 def connect(panel: Panel) -> None:
     """Connect all events that need none of Forge's own controls; for the others see ``CONNECTIONS``."""
-    connect_toolbar(panel)
+    connect_slots(panel)
     connect_report(panel)
     connect_presets(panel)
     connect_missing(panel)
+    connect_advanced(panel)
 
 
 def paste_fields(panel: Panel) -> list[tuple[Component, Parser]]:

@@ -11,6 +11,7 @@ from gradio.processing_utils import save_file_to_cache
 
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.reference_controls import FIRST_ROW
 
 LAST_SEND_TO_BUTTON = "send_to_extras"
 """Element id, behind the tab, of the last of the gallery's own buttons; ours are placed after it."""
@@ -29,7 +30,8 @@ def add_buttons(panel: Panel, gallery: Component) -> None:
         gallery: of results, in the same tab.
     """
     unfold = f"gradioApp().getElementById('{panel.ids.accordion}').onChecked(true)"  # Forge's, on every InputAccordion
-    for number, slot in enumerate(panel.slots[:2], 1):
+    toolbar = panel.advanced.toolbar
+    for number, (slot, options) in enumerate(zip(panel.slots.all[:FIRST_ROW], toolbar.options, strict=False), 1):
         button = gr.Button(
             f"→ Kontext {number}",
             elem_id=panel.ids.of(f"to_slot{number}"),
@@ -38,7 +40,7 @@ def add_buttons(panel: Panel, gallery: Component) -> None:
             tooltip=f"Use this picture as reference {number} of {TITLE}, and turn that on.",
         )
         # Controls that would keep the image from being used are turned off.
-        blockers = [slot.mute, *([panel.sizing.init_image_as_reference] if number == 1 else [])]
+        blockers = [options.mute, *([panel.advanced.sizing.init_image_as_reference] if number == 1 else [])]
         button.click(
             partial(put_into_slot, slot.image.GRADIO_CACHE, len(blockers)),
             js=f"(gallery) => {{ {_CHOSEN} if (chosen[0]) {unfold}; return chosen; }}",
@@ -71,7 +73,7 @@ def connect_img2img(panel: Panel, gallery: Component) -> None:
 
     destination = infotext_utils.paste_fields["img2img"]
     sizes = [component for component, name in destination["fields"] if name in ("Size-1", "Size-2")]
-    panel.toolbar.to_img2img.click(
+    panel.advanced.toolbar.to_img2img.click(
         partial(send_to_img2img, len(sizes)),
         js=f"(gallery) => {{ {_CHOSEN} if (chosen[0]) switch_to_img2img(); return chosen; }}",
         inputs=[gallery],

@@ -7,15 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from lib_fluxkontext.hosts.forge.ui.cache_controls import preset_variant
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.speed_controls import preset_variant
 from lib_fluxkontext.settings import PRESET_FIELDS, PRESETS, Preset, preset_of
 
 
 def connect_presets(panel: Panel) -> None:
     """Connect the buttons and the controls."""
-    controls = list(panel.cache.controls.values())
-    buttons = panel.cache.presets
+    controls = [panel.controls[name] for name in PRESET_FIELDS]
+    buttons = panel.speed.presets
     for preset, button in buttons.items():
         button.click(partial(preset_values, preset), outputs=controls, show_progress="hidden")
     for control in controls:

@@ -29,10 +29,10 @@ def connect_recommended(panel: Panel, forge: Mapping[str, Component]) -> None:
     """Connect both buttons."""
     controls = [forge[name] for name in FORGE_CONTROLS]
     previous = gr.State(None)
-    undo = panel.toolbar.undo
-    panel.toolbar.recommend.click(
+    undo = panel.actions.undo
+    panel.actions.recommend.click(
         apply_recommended,
-        inputs=[*(slot.image for slot in panel.slots), *controls],
+        inputs=[*(slot.image for slot in panel.slots.all), *controls],
         outputs=[*controls, previous, undo],
         show_progress="hidden",
     )

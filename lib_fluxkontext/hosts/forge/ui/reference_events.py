@@ -1,4 +1,4 @@
-"""Events of the reference slots: swap and clear, the facts below them, and the output size."""
+"""Events of what is told of the references: the facts below the slots, what is missing, and the output size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
+from lib_fluxkontext.hosts.forge.ui.references_in_use import FIELDS, stitched_preview
 from lib_fluxkontext.hosts.forge.ui.slot_facts import missing_images, output_size, slot_facts
 from lib_fluxkontext.settings import IMAGE_FIELDS, Sizing
 
@@ -17,28 +18,10 @@ UNKNOWN_OUTPUT = (1024, 1024)
 """Width and height that are assumed where a size slider is empty."""
 
 
-def connect_toolbar(panel: Panel) -> None:
-    """Connect *Swap* and *Clear both*."""
-    first, second, *_ = panel.slots
-    pair: list[Component] = [first.image, second.image, first.mute, second.mute]
-    panel.toolbar.swap.click(swap_references, inputs=pair, outputs=pair, show_progress="hidden")
-    panel.toolbar.clear.click(clear_references, outputs=[first.image, second.image], show_progress="hidden")
-
-
-def swap_references(image1: object, image2: object, mute1: bool, mute2: bool) -> tuple[object, object, bool, bool]:
-    """Return images and mutes in exchanged places."""
-    return image2, image1, mute2, mute1
-
-
-def clear_references() -> tuple[None, None]:
-    """Return two empty slots."""
-    return None, None
-
-
 def connect_missing(panel: Panel) -> None:
     """Connect the note on references of pasted parameters that are not in their slots."""
     expected = panel.hidden.expected
-    images = [slot.image for slot in panel.slots]
+    images = [slot.image for slot in panel.slots.all]
     for component in (*images, expected):
         component.change(show_missing, inputs=[expected, *images], outputs=[panel.missing], show_progress="hidden")
 
@@ -51,10 +34,11 @@ def show_missing(expected: str, *images: object) -> str:
 def connect_sizes(panel: Panel, forge: Mapping[str, Component]) -> None:
     """Connect the facts below the slots and the buttons that set the output size."""
     width, height = forge["width"], forge["height"]
-    for slot in panel.slots:
-        inputs = [slot.image, panel.sizing.sizing, panel.sizing.half_size, width, height, slot.mute]
+    sizing = panel.advanced.sizing
+    for slot, options in zip(panel.slots.all, panel.advanced.toolbar.options, strict=True):
+        inputs = [slot.image, sizing.sizing, sizing.half_size, width, height, options.mute]
         if slot.name == "image1":
-            inputs.append(panel.sizing.init_image_as_reference)
+            inputs.append(sizing.init_image_as_reference)
         for component in inputs:
             component.change(
                 partial(show_facts, slot.name),
@@ -63,12 +47,36 @@ def connect_sizes(panel: Panel, forge: Mapping[str, Component]) -> None:
                 show_progress="hidden",
                 trigger_mode="always_last",
             )
-        slot.use_size.click(
+        options.use_size.click(
             partial(use_size, slot.name),
-            inputs=[slot.image, panel.sizing.sizing],
+            inputs=[slot.image, sizing.sizing],
             outputs=[width, height],
             show_progress="hidden",
         )
+
+
+def connect_stitched(panel: Panel, forge: Mapping[str, Component]) -> None:
+    """Connect the stitched picture below the slots."""
+    inputs = [forge["width"], forge["height"], *(panel.controls[name] for name in FIELDS)]
+    for component in inputs:
+        component.change(
+            show_stitched,
+            inputs=inputs,
+            outputs=[panel.slots.stitched],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+
+
+def show_stitched(width: float | None, height: float | None, *values: Any) -> str:
+    """Return the stitched picture, as HTML; empty where nothing is stitched.
+
+    Args:
+        width: of the output, in pixels; None where a number field is empty.
+        height: likewise.
+        values: of ``references_in_use.FIELDS``.
+    """
+    return stitched_preview(dict(zip(FIELDS, values, strict=True)), output_of(width, height))
 
 
 def show_facts(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
+from lib_fluxkontext.hosts.forge.integration.options import Options
 from lib_fluxkontext.hosts.forge.ui import events, gallery
+from lib_fluxkontext.hosts.forge.ui.align_events import GENERATION_INFO, connect_align
+from lib_fluxkontext.hosts.forge.ui.events import Connect
 from lib_fluxkontext.hosts.forge.ui.panel import Panel, build_panel
+from lib_fluxkontext.hosts.forge.ui.slot_events import register_restore
 
 FORGE_CONTROLS = {name for needed, _ in events.CONNECTIONS for name in needed}
 """Element ids of Forge's controls, behind the tab, that the panel is connected with."""
@@ -19,20 +22,26 @@ class ScriptPage:
 
     def __init__(self) -> None:
         self._forge_controls: dict[str, tuple[Any, Any]] = {}
-        self._connected: set[tuple[str, ...]] = set()
+        self._connected: set[Connect] = set()
         self._panel: Panel | None = None
         self._root: Any = None
         self._gallery: Any = None
+        self._report_in_gallery = False
+        self._generation_info = ""
 
-    def build(self, is_img2img: bool, defaults: Mapping[str, Any]) -> Panel:
+    def build(self, is_img2img: bool, options: Options | None) -> Panel:
         """Build a panel and connect it.
 
         Args:
             is_img2img: which tab it is for.
-            defaults: values to begin with, by setting name; for other settings the API's.
+            options: the user's, for a panel on the page; without, it has the API's defaults.
         """
-        panel = build_panel(is_img2img, defaults)
+        self._generation_info = GENERATION_INFO.format(tab="img2img" if is_img2img else "txt2img")
+        self._report_in_gallery = options is not None and options.report_place == "under the gallery"
+        panel = build_panel(is_img2img, options.panel_defaults() if options else {}, self._report_in_gallery)
         events.connect(panel)
+        if options is not None:
+            register_restore(panel)
         self._panel, self._root = panel, gr.context.Context.root_block
         self._connected.clear()
         self._connect_forge_controls()
@@ -54,6 +63,10 @@ class ScriptPage:
             self._connect_forge_controls()
         elif name == "gallery":
             self._gallery = component
+            if self._report_in_gallery and self._panel is not None:
+                self._panel.report.html.render()
+        elif name == self._generation_info and self._panel is not None:
+            connect_align(self._panel.ids.tab, self._panel.hidden.align, self._gallery, component)
         elif name == gallery.LAST_SEND_TO_BUTTON and self._panel is not None:
             gallery.add_buttons(self._panel, self._gallery)
 
@@ -68,6 +81,6 @@ class ScriptPage:
             return
         available = {name: component for name, (component, root) in self._forge_controls.items() if root is self._root}
         for needed, connect in events.CONNECTIONS:
-            if needed not in self._connected and available.keys() >= set(needed):
-                self._connected.add(needed)
+            if connect not in self._connected and available.keys() >= set(needed):
+                self._connected.add(connect)
                 connect(self._panel, available)

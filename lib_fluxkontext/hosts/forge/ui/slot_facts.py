@@ -46,13 +46,13 @@ def slot_facts(
     if image is None:
         return line(translate("Empty"), "fk-muted")
     try:
-        plan = plan_size(_decode(image, name).size, sizing, half_size, output, name)
+        plan = plan_size(decode_slot(image, name).size, sizing, half_size, output, name)
     except KontextError as error:
         return line(error.reason, "fk-error")
-    facts = line(_size_text(plan), "fk-muted" if muted else "")
     if muted:
-        return facts + line(translate("Muted: kept here, not used."), "fk-muted")
-    return facts + _crop_line(plan)
+        return line(f"{_size_text(plan)} · {translate('Muted: kept here, not used.')}", "fk-muted")
+    crop = _crop_text(plan)
+    return line(f"{_size_text(plan)} · {crop}", "fk-warning" if plan.removed_share > NOTABLE_CROP else "")
 
 
 def output_size(image: object, name: str, sizing: Sizing) -> tuple[int, int] | None:
@@ -61,7 +61,7 @@ def output_size(image: object, name: str, sizing: Sizing) -> tuple[int, int] | N
     That is BFL's nearest size if references are sized to it, otherwise the image's own, on the sliders' grid.
     """
     try:
-        width, height = _decode(image, name).size
+        width, height = decode_slot(image, name).size
     except KontextError:
         return None
     if sizing == "to BFL recommended":
@@ -70,12 +70,9 @@ def output_size(image: object, name: str, sizing: Sizing) -> tuple[int, int] | N
     return _on_grid(width * scale), _on_grid(height * scale)
 
 
-def reference_tokens(image: object, name: str, sizing: Sizing, half_size: bool, output: tuple[int, int]) -> int:
-    """Count the tokens that an image will have as a reference; 0 where it would be refused."""
-    try:
-        return plan_size(_decode(image, name).size, sizing, half_size, output, name).tokens
-    except KontextError:
-        return 0
+def decode_slot(image: object, name: str, background: str = WHITE) -> Reference:
+    """Decode what a slot holds; see ``decode_reference``, also for the errors."""
+    return decode_reference(open_source(image, name), name, background)
 
 
 def missing_images(expected: str, images: Mapping[str, object]) -> str:
@@ -104,16 +101,12 @@ def missing_images(expected: str, images: Mapping[str, object]) -> str:
     return "".join(lines)
 
 
-def _decode(image: object, name: str, background: str = WHITE) -> Reference:
-    return decode_reference(open_source(image, name), name, background)
-
-
 def _identify(image: object, name: str, background: str) -> str | None:
     """Return a slot's digest and size, or None where it is empty or cannot be decoded."""
     if image is None:
         return None
     try:
-        return image_to_infotext(_decode(image, name, background))
+        return image_to_infotext(decode_slot(image, name, background))
     except KontextError:
         return None
 
@@ -123,7 +116,7 @@ def _size_text(plan: SizePlan) -> str:
     return translate("{sizes}, {count} tokens", sizes=sizes, count=f"{plan.tokens:,}")
 
 
-def _crop_line(plan: SizePlan) -> str:
+def _crop_text(plan: SizePlan) -> str:
     left, top, right, bottom = plan.removed
     sides = (
         (left, translate("{count} px left", count=left)),
@@ -134,16 +127,15 @@ def _crop_line(plan: SizePlan) -> str:
     removed_sides = ", ".join(text for pixels, text in sides if pixels)
     if removed_sides:
         share = plan.removed_share
-        text = translate("Crop removes {sides}", sides=removed_sides)
-        if share >= SMALL_CROP:
-            text = translate("Crop removes {share}: {sides}", share=f"{share:.0%}", sides=removed_sides)
-        return line(text, "fk-warning" if share > NOTABLE_CROP else "")
+        if share < SMALL_CROP:
+            return translate("Crops {sides}", sides=removed_sides)
+        return translate("Crops {share}: {sides}", share=f"{share:.0%}", sides=removed_sides)
     if plan.target != plan.resized:
         background = options.current().background
         padding = translate("white") if background == WHITE else background
         size = f"{plan.resized[0]}×{plan.resized[1]}"
-        return line(translate("Nothing cropped; padded with {colour} around {size}", colour=padding, size=size))
-    return line(translate("Nothing cropped"))
+        return translate("Nothing cropped; padded with {colour} around {size}", colour=padding, size=size)
+    return translate("Nothing cropped")
 
 
 def _on_grid(side: float) -> int:
