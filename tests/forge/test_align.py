@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ MATCH = f"#{PANEL}_report .fk-match"
 COMPARISON = f"#{PANEL}_comparison"
 THUMBNAILS = "#txt2img_gallery .thumbnail-item.thumbnail-small"
 SHOWN = "#txt2img_gallery .preview img[data-testid=detailed-image]"
+
+
+@pytest.fixture
+def saving(forge_page: ForgeServer) -> Iterator[None]:
+    """Let Forge save results, which the tests' settings turn off."""
+    forge_page.post("/sdapi/v1/options", {"samples_save": True})
+    yield
+    forge_page.post("/sdapi/v1/options", {"samples_save": False})
 
 
 def generate(page: ForgePage, files: dict[str, Path], prompt: str) -> None:
@@ -51,6 +60,7 @@ def difference(image: Image.Image) -> float:
     return float(np.abs(values[0] - values[1]).mean())
 
 
+@pytest.mark.usefixtures("saving")
 def test_a_moved_result_is_told_compared_and_aligned(
     page: ForgePage, forge_page: ForgeServer, files: dict[str, Path]
 ) -> None:
@@ -86,6 +96,7 @@ def test_a_moved_result_is_told_compared_and_aligned(
     assert difference(after) < 0.2 * difference(before)
     saved = list(forge_page.data.rglob("*-aligned.png"))
     assert len(saved) == 1
+    assert after.info["parameters"] == Image.open(saved[0]).info["parameters"]
     assert np.array_equal(np.asarray(Image.open(saved[0])), np.asarray(after))
 
     press_align(page)  # the aligned picture is selected now

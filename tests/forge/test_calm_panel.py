@@ -55,7 +55,6 @@ def test_at_first_sight_there_is_what_a_first_picture_needs_in_620_pixels(
         page.open_accordion(f"{PANEL}_advanced")
         select(page, f"{PANEL}_stitch", "row")
         page.element(f"{PANEL}_stitched").locator("img").wait_for(timeout=15000)
-        page.page.locator(f"#{PANEL} .pending").first.wait_for(state="detached", timeout=15000)  # gradio pales those
         assert page.page.evaluate(LOOKS, [[f"#{PANEL}"], LEAST_CONTRAST]) == FAULTLESS
 
 

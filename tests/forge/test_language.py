@@ -31,11 +31,14 @@ SHOWN = """(ids) => ids.flatMap(id => {
 NAMES = (
     "Flux Kontext|First Block Cache|FLUX.1|Kontext|BFL recommended|fit inside output|fit inside|no change|to output|"
     r"output|img2img|CSV|Markdown|CUDA|Euler|Simple|hires fix|hires|torch|NVML|LoRA|VRAM|Automatic|safetensors|dev|"
-    r"small-flux\S*|euler|simple|inside"
+    r"small-flux\S*|euler|simple|inside|offset|index|uxo|CFG|Distilled|Inpaint"
 )
 """Proper names, and the sizing modes, which have the same names in panel, API and infotext."""
 
-GRADIO_HINTS = {"Paste from clipboard", "Remove Image", "Upload file", "file upload", "Empty value"}
+GRADIO_HINTS = {
+    "Paste from clipboard", "Remove Image", "Upload file", "file upload", "Empty value", "Drop Image Here", "- or -",
+    "Click to Upload",
+}  # fmt: skip
 """gradio's own, which cannot be translated."""
 
 

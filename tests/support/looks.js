@@ -76,7 +76,8 @@
             .filter((element) => shown(element) && element.getBoundingClientRect().width > 1)
             .map((element) => {
                 const { x, y, width, height } = element.getBoundingClientRect();
-                const thumb = element.type === "range" ? 8 : 0; // stands out of its track
+                // stands out of its track; the comparison's lies over its picture
+                const thumb = element.type === "range" && !element.closest(".fk-compare") ? 8 : 0;
                 return [element, new DOMRect(x, y - thumb, width, height + 2 * thumb)];
             });
         const fields = [...root.querySelectorAll("input:is([type=number], :not([type])), textarea")];
@@ -90,6 +91,7 @@
         for (const [element, box] of [...words, ...controls]) clip(element, box, root);
         for (const [control, box] of controls) {
             for (const [element, place] of [...controls, ...words]) {
+                if (control.closest(".fk-compare")?.contains(element)) continue;
                 if (control.contains(element) || element.contains(control) || element.closest("label")?.contains(control)) continue;
                 if (meets(box, place)) faults.overlapping.push(`${name(control)} and ${name(element)}`);
             }

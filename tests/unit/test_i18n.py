@@ -13,6 +13,7 @@ import pytest
 from lib_fluxkontext import i18n
 from lib_fluxkontext.caching.reference_kv import NO_ATTENTION, OUT_OF_MEMORY
 from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
+from lib_fluxkontext.hosts.forge.lifecycle.inpaint import CROPPED, NO_MASK, OTHER_SIZE, PUT_BACK
 from lib_fluxkontext.hosts.forge.runtime.adapter import BLOCKS_PATCHED, CONTROLLED
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, STOOD_ASIDE, TAKEN_OVER, UNUSED
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import NO_RESTART, NOT_CORRECTED
@@ -51,13 +52,14 @@ def translated_texts() -> set[str]:
 
 def source_texts() -> set[str]:
     """Every text in the sources; a setting's explanation as Forge shows it, in brackets."""
-    texts: set[str] = {"Speed", "hires pass"}  # inside of HTML, and of a pass's name
+    # Inside of HTML, and of a pass's name.
+    texts: set[str] = {"Speed", "Prompt ideas", "This picture was made with Flux Kontext.", "hires pass"}
     for node in syntax_nodes():
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts |= {node.value, f"({node.value})"}
         elif isinstance(node, ast.JoinedStr):  # "… {number} … {TITLE} …"
             parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
-            for number in ("1", "2"):
+            for number in ("1", "2", "3", "4"):
                 values = iter((number, TITLE))
                 texts.add("".join(next(values, "") if part is None else part for part in parts))
     return texts
@@ -73,6 +75,7 @@ def test_every_sentence_is_translated(language: str) -> None:
 def test_every_note_of_a_report_is_translated(language: str) -> None:
     notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, SHORT_OF_MEMORY, TAKEN_OVER}
     notes |= {BLOCKS_PATCHED, COMPILED, CONTROLLED, SKIPPED, STOOD_ASIDE, TILED, UNUSED}
+    notes |= {CROPPED, NO_MASK, OTHER_SIZE, PUT_BACK}
     assert notes - read(FOLDER, language).keys() == set()
 
 
