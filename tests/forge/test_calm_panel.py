@@ -166,10 +166,3 @@ def test_the_report_stands_under_the_gallery_if_the_user_says_so(page: ForgePage
     finally:
         forge_page.post("/sdapi/v1/options", {name: "under the references"})
         reload_ui(page, forge_page)
-
-
-def test_keeping_what_is_outside_the_mask_is_for_img2img(page: ForgePage) -> None:
-    assert not page.element(f"{PANEL}_keep_outside_mask").is_visible()
-    page.open_tab("img2img")
-    unfold(page, "img2img_flux_kontext")
-    assert page.element("img2img_flux_kontext_keep_outside_mask").is_visible()
