@@ -19,6 +19,8 @@ onUiLoaded(function () {
             if (!part(`image${number}`)) continue; // gradio has not built the second row yet
             const label = part(`image${number}`).querySelector("[data-testid=block-label]");
             group(part(`slot${number}`), label);
+            const options = part(`options${number}`);
+            if (options) group(options, options.querySelector(".fk-name .fk-facts"));
             const image = part(`image${number}`).querySelector(".image-frame img");
             if (image) image.alt = label.textContent.trim();
         }
@@ -27,7 +29,7 @@ onUiLoaded(function () {
             const said = localization[element.getAttribute("aria-label").replace(/^(number input|range slider) for /, "")];
             if (said) element.setAttribute("aria-label", said);
         }
-        for (const name of ["facts1", "facts2", "facts3", "facts4", "missing", "warning", "spoken"]) {
+        for (const name of ["facts1", "facts2", "facts3", "facts4", "missing", "stitched", "restore_question", "prompt_tokens", "warning", "spoken"]) {
             // Not the component itself: gradio changes what else is in it at every event, and that would be read again.
             part(name)?.querySelector(".prose")?.setAttribute("role", "status");
         }

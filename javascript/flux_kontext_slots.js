@@ -33,6 +33,9 @@ onUiLoaded(function () {
     }
 
     async function put(tab, number, file) {
+        // Where the clipboard was chosen as the source, gradio has no field for files until the upload is chosen again.
+        const source = slot(tab, number)?.querySelector(".source-selection button[aria-label='Upload file']");
+        if (source && !slot(tab, number).querySelector("input[type=file]")) source.click();
         const field = await soon(() => slot(tab, number)?.querySelector("input[type=file]"));
         if (field === null) return;
         const transfer = new DataTransfer();
@@ -52,7 +55,9 @@ onUiLoaded(function () {
         }
     }
 
+    // gradio marks the slot that something hovers over, and would never hear that it was dropped.
     function take(event) {
+        if (event.type === "drop") event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
         event.preventDefault();
         event.stopImmediatePropagation();
     }

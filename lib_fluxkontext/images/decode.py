@@ -8,12 +8,14 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from lib_fluxkontext.errors import KontextError, first_line
 from lib_fluxkontext.geometry import TOKEN_SIDE
+from lib_fluxkontext.images.colour_profile import to_srgb
 from lib_fluxkontext.settings import KontextSettings, describe
 
 MIN_SIDE = TOKEN_SIDE
@@ -30,6 +32,10 @@ WHITE = "#ffffff"
 
 MAX_REASON = 80
 """Characters of a decoder's own message that are quoted."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "ICO", "PPM", "TGA")
+"""What people use for photographs, in Pillow's names; of several frames the first. Nothing else is opened: EPS would
+start Ghostscript, and a new plugin of Pillow's would widen what a stranger's request can reach."""
 
 _DATA_URI = re.compile(r"^data:[^,]*,", re.IGNORECASE)
 
@@ -98,12 +104,12 @@ def colour(value: object) -> str:
 
 
 def to_rgb(image: Image.Image, background: str = WHITE) -> Image.Image:
-    """Convert to 8-bit RGB: apply EXIF orientation, flatten transparency, scale 16-bit and float values.
+    """Convert to 8-bit RGB: apply orientation and colour profile, flatten transparency, scale 16-bit and float values.
 
     Alpha is flattened rather than dropped: editors leave colour under transparent pixels, and a plain conversion would
     show it to the model.
     """
-    image = ImageOps.exif_transpose(image)
+    image = to_srgb(ImageOps.exif_transpose(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey_to_8_bit(image).convert("RGB")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
@@ -142,15 +148,23 @@ def _open(source: object, name: str) -> Image.Image:
         allowed = KontextSettings.model_fields["image1"].description
         raise KontextError(f"got {describe(source)}; allowed: {allowed}", name)
     try:
-        return Image.open(io.BytesIO(source))
+        return Image.open(io.BytesIO(source), formats=_available_formats())
     except Image.DecompressionBombError:
         raise KontextError(f"more than {MAX_PIXELS:,} pixels", name) from None
     except MemoryError:
         raise
     except Exception as error:
         # Pillow's own sentence names a BytesIO object, which tells a user nothing.
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error, MAX_REASON)
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"none of {', '.join(_available_formats())}" if unknown else first_line(error, MAX_REASON)
         raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {reason})", name) from None
+
+
+@cache
+def _available_formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that this Pillow can open; AVIF is not in every one."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _decode_base64(text: str, name: str) -> bytes:

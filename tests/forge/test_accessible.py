@@ -103,7 +103,7 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     assert {"Step", "Kind", "Run", "Picture"} <= set(names(tree, "columnheader"))
     assert {"1", "12"} <= set(names(tree, "rowheader"))
     assert page.element(f"{PANEL}_report").locator("[aria-live], [role=status], [role=alert]").count() == 0
-    assert [node.properties.get("live") for node in tree if node.role == "status"] == ["polite"] * 5
+    assert [node.properties.get("live") for node in tree if node.role == "status"] == ["polite"] * 7
     tree = page.accessible("image_buttons_txt2img")
     assert {"→ Kontext 1", "→ Kontext 2"} <= set(names(tree, "button"))
 

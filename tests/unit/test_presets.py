@@ -26,7 +26,7 @@ def test_the_defaults_are_balanced() -> None:
 @pytest.mark.parametrize("language", sorted(path.stem for path in LOCALIZATIONS.glob("*.json")))
 def test_the_sliders_explanation_names_the_default_in_every_language(language: str) -> None:
     translations = json.loads((LOCALIZATIONS / f"{language}.json").read_text(encoding="utf-8"))
-    english, translation = next(item for item in translations.items() if item[0].startswith("How much may change:"))
+    english, translation = next(item for item in translations.items() if item[0].startswith("0 never reuses"))
     assert f"{DEFAULT_THRESHOLD:g} balanced" in english
     assert f"{DEFAULT_THRESHOLD:g}" in translation.replace(",", ".")
 

@@ -1,3 +1,5 @@
-from PIL.Image import Image
+from typing import Any
 
-def decode_base64_to_image(encoding: str) -> Image: ...
+requests: Any
+
+def verify_url(url: str) -> bool: ...

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import HTTPException
-
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options, xyz_axes
 from lib_fluxkontext.hosts.forge.lifecycle.inpaint import planned_size
@@ -16,6 +14,9 @@ from lib_fluxkontext.images.decode import Reference, decode_reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.images.stitch import plan_stitch
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+
+FETCH_SECONDS = 30
+"""After so long without an answer an address is given up, as in Forge."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,25 @@ def open_source(source: Any, name: str) -> Any:
     """Fetch ``source`` if it is a URL that Forge's settings allow; return everything else as it is.
 
     Raises:
-        KontextError: Forge forbids requests (or requests to this address), or what came is no image. Forge's own
-            decoder answers both with status 500, though it is the request that is wrong.
+        KontextError: Forge forbids requests (or requests to this address), or nothing came.
     """
     if isinstance(source, str) and source.lower().endswith(".svg"):  # gradio hands on an SVG's path
         raise KontextError("an SVG is a drawing, not pixels; save it as PNG first", name)
     if not isinstance(source, str) or not source.lower().startswith(("http://", "https://")):
         return source
-    from modules.api.api import decode_base64_to_image
+    # Not by Forge's own decoder, which opens whatever Pillow has a plugin for.
+    from modules.api import api
+    from modules.shared import opts
 
+    if not opts.api_enable_requests:
+        raise KontextError(f"Requests not allowed ({source[:80]})", name)
     try:
-        return decode_base64_to_image(source)
-    except HTTPException as error:
-        raise KontextError(f"{error.detail} ({source[:80]})", name) from None
+        if opts.api_forbid_local_requests and not api.verify_url(source):
+            raise KontextError(f"Request to local resource not allowed ({source[:80]})", name)
+        headers = {"user-agent": opts.api_useragent} if opts.api_useragent else {}
+        return api.requests.get(source, timeout=FETCH_SECONDS, headers=headers).content
+    except KontextError:
+        raise
     except Exception as error:
         raise KontextError(f"could not be fetched: {type(error).__name__} ({source[:80]})", name) from None
 

@@ -14,6 +14,7 @@ from PIL import Image
 from lib_fluxkontext.errors import first_line
 from lib_fluxkontext.hosts.forge.lifecycle.last_pictures import last_pictures
 from lib_fluxkontext.hosts.forge.ui.gallery import NO_PICTURE
+from lib_fluxkontext.hosts.forge.ui.generation_data import generation_data
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.images.match import align, estimate_match
 from lib_fluxkontext.infotext import infotext_line
@@ -78,7 +79,8 @@ def add_aligned(tab: str, pictures: Pictures | None, generation_info: str | None
     aligned = align(picture, match)
     infotexts = [*info.get("infotexts", ()), *[""] * len(pictures)][: len(pictures)]
     field = infotext_line({LABEL: match_words(match, translated=False)})
-    text = ", ".join(part for part in (infotexts[index] or _infotext_of(picture), field) if part)
+    own = infotexts[index] or generation_data(picture) or (infotexts[first] if first < len(infotexts) else "")
+    text = ", ".join(part for part in (own, field) if part)
     aligned.info["parameters"] = text  # Forge writes it into the file that gradio shows
     _save(tab, aligned, text, info, index - first)
     for image, _ in pictures:  # or Forge would write each to a file once more
@@ -86,12 +88,6 @@ def add_aligned(tab: str, pictures: Pictures | None, generation_info: str | None
     caption = translate("Aligned; it was {offset}", offset=match_words(match))
     shown = gr.update(value=[*pictures, (aligned, caption)], selected_index=len(pictures))
     return [shown, json.dumps({**info, "infotexts": [*infotexts, text]})]
-
-
-def _infotext_of(picture: Image.Image) -> str:
-    from modules.images import read_info_from_image
-
-    return read_info_from_image(picture)[0] or ""
 
 
 def _save(tab: str, image: Image.Image, text: str, info: Mapping[str, Any], number: int) -> None:

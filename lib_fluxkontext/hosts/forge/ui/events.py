@@ -37,6 +37,10 @@ CONNECTIONS: tuple[tuple[tuple[str, ...], Connect], ...] = (
 """Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_`` → what connects the panel with them."""
 
 
+IMG2IMG_ALONE = ("init_image_as_reference", "keep_outside_mask")
+"""Settings whose controls are hidden in txt2img."""
+
+
 def connect(panel: Panel) -> None:
     """Connect all events that need none of Forge's own controls; for the others see ``CONNECTIONS``."""
     connect_slots(panel)
@@ -49,7 +53,9 @@ def connect(panel: Panel) -> None:
 def paste_fields(panel: Panel) -> list[tuple[Component, Parser]]:
     """Return (component, parser) pairs that restore the panel from infotext, on the page and through the API."""
     controls = panel.controls
-    fields: list[tuple[Component, Parser]] = [(controls[name], infotext.parser(name)) for name in infotext.LABELS]
+    # What txt2img hides stays off there: nobody could turn it off again.
+    names = [name for name in infotext.LABELS if panel.ids.tab == "img2img" or name not in IMG2IMG_ALONE]
+    fields: list[tuple[Component, Parser]] = [(controls[name], infotext.parser(name)) for name in names]
     fields.append((panel.hidden.expected, expected_references))
     return fields
 

@@ -10,8 +10,10 @@ from gradio.components import Component
 from PIL import Image
 
 from lib_fluxkontext import infotext
+from lib_fluxkontext.hosts.forge.ui.generation_data import generation_data
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.reference_controls import FIRST_ROW
+from lib_fluxkontext.images.decode import to_rgb
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
 SLOTS = len(IMAGE_FIELDS)
@@ -28,7 +30,13 @@ def connect_slots(panel: Panel) -> None:
             move = partial(exchange, index - 1, index)
             options.move.click(move, inputs=everything, outputs=everything, show_progress="hidden")
     moved = panel.slots.moved
-    moved.input(exchange_dragged, inputs=[moved, *everything], outputs=everything, show_progress="hidden")
+    moved.input(
+        exchange_dragged,
+        inputs=[moved, *everything],
+        outputs=everything,
+        show_progress="hidden",
+        trigger_mode="multiple",
+    )
     toolbar.clear.click(clear_references, outputs=images, show_progress="hidden")
     for image in images:
         image.change(
@@ -42,18 +50,22 @@ def connect_slots(panel: Panel) -> None:
 
 
 def exchange(first: int, second: int, *values: Any) -> list[Any]:
-    """Return the references with two of them in exchanged places.
+    """Return the references with two of them in exchanged places, and no change of the others.
 
     Args:
         first: place of the one, from 0.
         second: place of the other.
         values: what each slot holds, then whether each is muted.
     """
-    exchanged = list(values)
-    for start in (0, SLOTS):
-        one, other = start + first, start + second
-        exchanged[one], exchanged[other] = exchanged[other], exchanged[one]
+    exchanged: list[Any] = [gr.update()] * len(values)
+    for one, other in ((first, second), (second, first)):
+        exchanged[one], exchanged[SLOTS + one] = _storable(values[other]), values[SLOTS + other]
     return exchanged
+
+
+def _storable(image: Any) -> Any:
+    """Return an image that gradio can write as PNG, which it does with every image that it is given."""
+    return to_rgb(image) if isinstance(image, Image.Image) and image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else image
 
 
 def exchange_dragged(moved: str, *values: Any) -> list[Any]:
@@ -91,30 +103,22 @@ def _connect_restore(panel: Panel) -> None:
             outputs=[slots.restore_text, slots.restore_row],
             show_progress="hidden",
         )
-    for button in (slots.restore, slots.keep):
-        button.click(stop_asking, outputs=[slots.restore_row], show_progress="hidden")
+    emptied = [slot.image.clear for slot in slots.all]
+    for trigger in (slots.restore.click, slots.keep.click, panel.advanced.toolbar.clear.click, *emptied):
+        trigger(stop_asking, outputs=[slots.restore_row], show_progress="hidden")
 
 
 def offer_to_restore(image: object) -> list[Any]:
-    """Return the generation data of a reference that was made with Kontext, and whether to ask about it."""
+    """Return the generation data of a reference made with Kontext, and the question; of others no change."""
     data = generation_data(image)
-    made_with_kontext = f"{infotext.LABELS['enabled']}: True" in data
-    return [data if made_with_kontext else "", gr.update(visible=made_with_kontext)]
+    if f"{infotext.LABELS['enabled']}: True" not in data:
+        return [gr.update(), gr.update()]
+    return [data, gr.update(visible=True)]
 
 
 def stop_asking() -> dict[str, Any]:
     """Return the update that hides the question."""
     return gr.update(visible=False)
-
-
-def generation_data(image: object) -> str:
-    """Return the generation data in an image's file, or an empty text."""
-    from modules.images import read_info_from_image
-
-    if not isinstance(image, Image.Image):
-        return ""
-    data, _ = read_info_from_image(image)
-    return data or ""
 
 
 def register_restore(panel: Panel) -> None:
