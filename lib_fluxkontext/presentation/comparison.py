@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -13,6 +11,7 @@ from PIL import Image, ImageOps
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.images.match import Match, fit_reference
 from lib_fluxkontext.images.pair import PicturePair
+from lib_fluxkontext.presentation.data_uri import jpeg_uri
 
 QUALITY = 88
 """Of the JPEGs in the page."""
@@ -99,11 +98,8 @@ def _style() -> str:
 
 def _picture(image: Image.Image, name: str) -> str:
     """Render a picture with its name in the corner, which is hidden with it."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode()
     alt = escape(name)
     return (
-        f'<img src="data:image/jpeg;base64,{data}" alt="{alt}" draggable="false">'
+        f'<img src="{jpeg_uri(image, QUALITY)}" alt="{alt}" draggable="false">'
         f'<span class="fk-compare-name" aria-hidden="true">{alt}</span>'
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,6 +10,7 @@ from PIL import Image
 
 from lib_fluxkontext.images.pair import PicturePair
 from lib_fluxkontext.presentation.comparison import comparison_html, match_line
+from lib_fluxkontext.presentation.data_uri import data_uri, jpeg_uri
 from lib_fluxkontext.presentation.html import report_html
 from lib_fluxkontext.telemetry.records import GenerationReport
 
@@ -77,14 +77,13 @@ def report_page(
 
 
 def _figure(image: Image.Image, caption: str, lossless: bool = False) -> str:
-    buffer = io.BytesIO()
     if lossless:
+        buffer = io.BytesIO()
         image.save(buffer, "PNG")
+        source = data_uri(buffer.getvalue(), "png")
     else:
         image = image.copy()
         image.thumbnail((THUMBNAIL, THUMBNAIL))
-        image.save(buffer, "JPEG", quality=88)
-    kind = "png" if lossless else "jpeg"
-    data = base64.b64encode(buffer.getvalue()).decode()
+        source = jpeg_uri(image, quality=88)
     alt = escape(caption)
-    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{alt}"><figcaption>{alt}</figcaption></figure>'
+    return f'<figure><img src="{source}" alt="{alt}"><figcaption>{alt}</figcaption></figure>'

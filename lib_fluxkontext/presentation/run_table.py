@@ -6,7 +6,6 @@ The HTML has no style of its own, unlike the report's: it appears on Forge's pag
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from html import escape
 from lib_fluxkontext.history.record import COLUMNS, Run
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
+from lib_fluxkontext.presentation.data_uri import data_uri
 
 Runs = Sequence[tuple[int, Run]]
 """(id, run) pairs."""
@@ -174,6 +174,5 @@ def _bar(seconds: float, longest: float) -> str:
 def _thumbnail(number: int, run: Run) -> str:
     if not run.thumbnail:
         return ""
-    data = base64.b64encode(run.thumbnail).decode("ascii")
     alt = escape(translate("Picture of run {number}", number=number))
-    return f'<img alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{alt}" loading="lazy" src="{data_uri(run.thumbnail, "jpeg")}">'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -17,6 +15,7 @@ from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan, plan_size
 from lib_fluxkontext.images.stitch import plan_stitch, reference_token_count, stitch_references
+from lib_fluxkontext.presentation.data_uri import jpeg_uri
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
 FIELDS: tuple[str, ...] = (
@@ -65,9 +64,6 @@ def stitched_preview(values: Mapping[str, Any], output: tuple[int, int]) -> str:
         return line(translate("Stitching takes two references or more."), "fk-muted")
     picture = stitch_references(references, plans, plan).image
     picture.thumbnail(THUMBNAIL)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
     facts = translate(
         "Stitched: {size}, {count} tokens instead of {separate}",
         size=f"{plan.size[0]}×{plan.size[1]}",
@@ -75,7 +71,7 @@ def stitched_preview(values: Mapping[str, Any], output: tuple[int, int]) -> str:
         separate=f"{sum(one.tokens for one in plans):,}",
     )
     name = escape(translate("The stitched picture"))
-    return f'<img class="fk-stitched" src="data:image/jpeg;base64,{data}" alt="{name}">{line(facts)}'
+    return f'<img class="fk-stitched" src="{jpeg_uri(picture, quality=85)}" alt="{name}">{line(facts)}'
 
 
 def _in_use(values: Mapping[str, Any], output: tuple[int, int]) -> list[tuple[Reference, SizePlan]]:
