@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "flux-kontext.stamp"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+INTERRUPTED = 130
 
 
 def main() -> int:
@@ -32,7 +34,8 @@ def main() -> int:
     )
     test.add_argument("--quick", action="store_true", help="without Forge and without slow tests: within a minute")
     commands.add_parser("lint", help="style and types alone")
-    commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
+    demo = commands.add_parser("demo", help="two photographs in, one picture out, with the small model on the CPU")
+    demo.add_argument("--no-open", action="store_true", help="do not open the report in the browser")
     commands.add_parser("bench", help="speed and quality beside other caches; what follows is for the benchmark")
     commands.add_parser("gpu", help="what only a CUDA device can show: docs/gpu.md; what follows is for the command")
     commands.add_parser("pictures", help="renew the README's pictures of the panel; needs Forge and Chromium")
@@ -46,7 +49,7 @@ def main() -> int:
         case "lint":
             return lint()
         case "demo":
-            return run("-m", "examples.demo")
+            return run("-m", "examples.demo", *(["--no-open"] if options.no_open else []))
         case "bench":
             return run("-m", "benchmarks.frontier", *rest)
         case "gpu":
@@ -77,9 +80,19 @@ def set_up() -> None:
 
 
 def run(*arguments: str) -> int:
-    """Run Python of ``.venv`` in the project's root."""
-    return subprocess.call([str(PYTHON), *arguments], cwd=ROOT)
+    """Run Python of ``.venv`` in the project's root and return its exit code, 130 where Ctrl-C ended it."""
+    with subprocess.Popen([str(PYTHON), *arguments], cwd=ROOT) as process:
+        while True:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:  # the console interrupts the command, too, which ends in its own way
+                continue
+            return INTERRUPTED if code == -signal.SIGINT else code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import struct
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,11 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_fluxkontext.hosts.diffusers.cli import main
+from lib_fluxkontext.hosts.diffusers.cli import SMALL_MODEL_SIZE, main
 from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
 from tests.support.photos import cat, square, woman
 
+ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "put the first picture on the left and the second on the right"
+GENERATE = (
+    *("lib_fluxkontext", "generate", "--image", "woman.png", "--image", "cat.jpg", "--prompt", PROMPT),
+    *("--size", "96x96", "--steps", "4", "--device", "cpu", "--output", "a.png"),
+)
 
 
 @pytest.fixture
@@ -36,18 +47,44 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
+def start(*module: str, stdin: int | None = None, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start a module in the working folder, by default with its output piped."""
+    hidden = ("COLUMNS", "LINES", "TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY")  # an earlier test may have set them
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", *module]
+    return subprocess.Popen(command, env=environment, encoding="utf-8", stdin=stdin, stdout=output, stderr=output)
+
+
+def in_terminal(size: tuple[int, int], *module: str) -> str:
+    """Run a module in a terminal of so many lines and columns, and return what it showed."""
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals like these")
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    process = start(*module, stdin=theirs, output=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends on Linux
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    assert process.wait(120) == 0, shown
+    return shown.decode()
+
+
 @pytest.mark.slow
 def test_two_images_and_a_sentence_make_a_picture_and_a_report(folder: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["generate", "--image", "woman.png", "--image", "cat.jpg", "--prompt", PROMPT, "--output", "out/a.png"]
     assert main([*arguments, "--steps", "6", "--threshold", "0.3"]) == 0
     picture = Image.open("out/a.png")
-    assert picture.size == (96, 96)
+    assert "{}x{}".format(*picture.size) == SMALL_MODEL_SIZE
     parameters = picture.info["parameters"]
     assert parameters.startswith(f"{PROMPT}\nSteps: 6, Sampler: Euler")
     assert re.search(r"Kontext image 2: [0-9a-f]{12} 128×128", parameters)
     assert "Kontext cache threshold: 0.3" in parameters
     printed = capsys.readouterr().out
-    assert len(re.findall(r"^ +\d+  (computed|reused)", printed, re.MULTILINE)) == 6
+    assert re.search(r"^Steps: 6 in .+ s: \d computed", printed, re.MULTILINE)
     assert "Picture: out" in printed
     page = Path("out/a.html").read_text(encoding="utf-8")
     assert page.count("data:image/") == 5  # references, result, and the first two once more to compare
@@ -113,8 +150,23 @@ def test_an_interrupt_leaves_no_half_written_file(
 
     monkeypatch.setattr("lib_fluxkontext.hosts.diffusers.cli.report_page", interrupted)
     assert main(["generate", "--prompt", "x", "--steps", "1"]) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert "no picture was written" in capsys.readouterr().err
     assert files(folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal as a Unix terminal does")
+def test_ctrl_c_ends_the_demo_with_one_line(folder: Path) -> None:
+    before = files(folder)
+    process = start("examples.demo", "--no-open")
+    assert process.stdout is not None
+    process.stdout.readline()  # the picture is announced, and now loading goes on
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == "error: interrupted; no picture was written\n"
+    assert files(folder / "output") == {"woman.png", "cat.png"}  # the photographs, both whole
+    assert files(folder) == before | {"cat.png"}
 
 
 @pytest.mark.slow
@@ -142,3 +194,31 @@ def test_a_transformer_file_with_a_base_gives_what_the_whole_folder_gives(folder
     assert main([*arguments, *base, "--output", "file.png"]) == 0
     assert main([*arguments, "--steps", "2", "--device", "cpu", "--output", "folder.png"]) == 0
     assert Image.open("file.png").tobytes() == Image.open("folder.png").tobytes()
+
+
+@pytest.mark.slow
+def test_piped_output_is_plain_lines(folder: Path) -> None:
+    process = start(*GENERATE)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert "\r" not in printed
+    assert "\x1b" not in printed
+    announced, steps, *paths = printed.splitlines()
+    assert announced.startswith("Making a 96×96 picture from woman.png and cat.jpg on cpu: put the first picture on")
+    assert steps.startswith("Steps: 4 in ")
+    assert [line.split()[0] for line in paths] == ["Picture:", "Report:"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(24, 80), (0, 0)], ids=["80 columns", "unknown size"])
+def test_a_terminal_shows_one_bar_and_nothing_else_while_it_loads(folder: Path, size: tuple[int, int]) -> None:
+    printed = in_terminal(size, *GENERATE)
+    announced, bar, steps, *paths = printed.replace("\r\n", "\n").splitlines()  # which splits at "\r", too
+    while steps.startswith("Sampling"):
+        bar, (steps, *paths) = steps, paths
+    assert announced.startswith("Making a 96×96 picture from woman.png")
+    assert re.fullmatch(r"Sampling 100%\|\S+\| 4/4 \[\S+, +\d+\.\d\ds/step\]", bar)
+    assert len(bar) < 80
+    assert steps.startswith("Steps: 4 in ")
+    assert [line.split()[0] for line in paths] == ["Picture:", "Report:"]

@@ -34,12 +34,11 @@ from lib_fluxkontext.settings import (
     default_of,
     describe,
 )
-from lib_fluxkontext.telemetry.records import GenerationReport
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
-SMALL_MODEL_SIZE = "96x96"
-"""What the small model was trained on."""
+SMALL_MODEL_SIZE = "256x256"
+"""The largest size that the small model was trained on."""
 
 DEFAULT_SIZE = (1024, 1024)
 """Width and height in pixels where there is no reference to go by."""
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(_command_line_message(error, paths))
         return WRONG_REQUEST
     except KeyboardInterrupt:
-        _print_error("interrupted; nothing was written")
+        _print_error("interrupted; no picture was written")
         return INTERRUPTED
     except ImportError as error:
         _print_error(f'{error}; install what the command line needs: pip install -e ".[diffusers]"')
@@ -88,7 +87,10 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     references = [_read_reference(path, f"image{number}") for number, path in enumerate(paths, 1)]
     image_path, page_path = _output_paths(options.output)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it recommends packages that are not needed here
-    from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
+    if options.checkpoint is None:  # with any other, diffusers' warnings may tell why a picture is wrong
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from lib_fluxkontext.hosts.diffusers.console import announcement, progress_bar
+    from lib_fluxkontext.hosts.diffusers.loader import check_checkpoint, load_pipeline
     from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
 
     width, height = _output_size(options, references)
@@ -100,7 +102,10 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         seed=_parse_number(options.seed),
         guidance=_parse_number(options.guidance),
     )
-    pipeline = load_pipeline(options.checkpoint, options.base, options.device, options.nf4, options.offload)
+    loading = (options.checkpoint, options.base, options.device, options.nf4, options.offload)
+    print(announcement(job, paths, check_checkpoint(*loading).type), flush=True)
+    pipeline = load_pipeline(*loading)
+    pipeline.set_progress_bar_config(**progress_bar())
     result = generate(pipeline, job, references, settings)
 
     fields: dict[str, object] = {
@@ -123,9 +128,15 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     rows = {name: str(value) for name, value in fields.items()}
     pair = picture_pair(references[0], settings, result.image) if references else None
     page = report_page(job.prompt or "(no prompt)", result.image, captioned, result.report, rows, pair)
-    _write_atomically(image_path, lambda file: result.image.save(file, "PNG", pnginfo=metadata))
-    _write_atomically(page_path, lambda file: file.write(page.encode()))
-    _print_steps(result.report)
+    write_atomically(
+        {
+            image_path: lambda file: result.image.save(file, "PNG", pnginfo=metadata),
+            page_path: lambda file: file.write(page.encode()),
+        }
+    )
+    print(text.summary(result.report))
+    if result.report.memory is not None:
+        print(f"Memory: {text.memory_peak(result.report)}")
     print(f"Picture: {image_path}")
     print(f"Report:  {page_path}")
     return DONE
@@ -245,30 +256,24 @@ def _output_paths(image: Path | None) -> tuple[Path, Path]:
     return image, image.with_suffix(".html")
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a temporary file and rename it at the end, so that a failure leaves no half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_atomically(files: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+    """Write to temporary files and rename all at the end, so that a failure leaves no half-written file.
+
+    Args:
+        files: each file's path, and what writes it.
+    """
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
+        for path, write in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporaries[path].open("wb") as file:
+                write(file)
+        for path, temporary in temporaries.items():
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
         raise
-
-
-def _print_steps(report: GenerationReport) -> None:
-    print(f"{'step':>4}  {'':15}  {'time':>8}  {'sigma':>6}  {'change':>6}")
-    for step in report.steps:
-        change = "–" if step.distance is None else f"{step.distance:.3f}"
-        kind, seconds = text.KINDS[step.kind], text.seconds(step.seconds)
-        print(f"{step.index + 1:4}  {kind:15}  {seconds:>8}  {step.sigma:6.3f}  {change:>6}")
-    speed_up = "–" if report.speed_up is None else f"{report.speed_up:.2f}×"
-    print(f"Sampling {text.seconds(report.sampling_seconds)}; step {text.step_time(report)}")
-    print(f"Reused {text.steps_cached(report)} steps; speed-up {speed_up}")
-    if report.memory is not None:
-        print(f"Memory {text.memory_peak(report)}")
 
 
 def _command_line_message(error: KontextError, paths: Sequence[Path]) -> str:

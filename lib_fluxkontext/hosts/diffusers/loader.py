@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,7 @@ def load_pipeline(
         KontextError: a path that does not exist or is not a FLUX checkpoint, or an option that this machine cannot
             serve.
     """
-    target = _target(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if (nf4 or offload) and target.type != "cuda":
-        raise KontextError("needs a CUDA device", "nf4" if nf4 else "offload")
-    path = checkpoint or SMALL_MODEL
-    if not path.exists():
-        raise KontextError(f"no such file or folder: {path}", "checkpoint")
+    target, path = _resolve(checkpoint, device, nf4, offload)
     # The small model is as fast in float32, and more precise.
     dtype = torch.float32 if checkpoint is None or target.type == "cpu" else torch.bfloat16
     # bitsandbytes quantises on the current card, whichever the model is for.
@@ -57,6 +53,39 @@ def load_pipeline(
     else:
         pipeline.to(target)
     return pipeline
+
+
+def check_checkpoint(
+    checkpoint: Path | None = None,
+    base: Path | None = None,
+    device: str | None = None,
+    nf4: bool = False,
+    offload: bool = False,
+) -> torch.device:
+    """Check what can be checked before loading; of a file, only the header is read.
+
+    Takes the arguments of ``load_pipeline``, and returns the device that it would load on.
+
+    Raises:
+        KontextError: as ``load_pipeline`` does, unless the tensors themselves are to blame.
+    """
+    target, path = _resolve(checkpoint, device, nf4, offload)
+    if path.is_dir():
+        _check_folder(path)
+    else:
+        _check_file(path, base)
+    return target
+
+
+def _resolve(checkpoint: Path | None, device: str | None, nf4: bool, offload: bool) -> tuple[torch.device, Path]:
+    """Return the device to load on and the path to load."""
+    target = _target(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if (nf4 or offload) and target.type != "cuda":
+        raise KontextError("needs a CUDA device", "nf4" if nf4 else "offload")
+    path = checkpoint or SMALL_MODEL
+    if not path.exists():
+        raise KontextError(f"no such file or folder: {path}", "checkpoint")
+    return target, path
 
 
 def _target(name: str) -> torch.device:
@@ -77,22 +106,28 @@ def _target(name: str) -> torch.device:
     return device
 
 
-def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Pipeline:
-    from diffusers import FluxKontextPipeline, FluxTransformer2DModel
-
+def _check_folder(path: Path) -> None:
     if not (path / "model_index.json").is_file() or not (path / "transformer").is_dir():
         raise KontextError(f"not a FLUX pipeline in diffusers' layout: {path}", "checkpoint")
+
+
+def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Pipeline:
+    _check_folder(path)
+    from diffusers import FluxKontextPipeline, FluxTransformer2DModel
+
     components: dict[str, Any] = {}
-    if nf4:
-        options = {"quantization_config": _nf4_config(dtype), dtype_argument(): dtype}
-        components["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
     try:
-        return FluxKontextPipeline.from_pretrained(path, **{dtype_argument(): dtype}, **components)
+        with _no_loading_bars():
+            if nf4:
+                options = {"quantization_config": _nf4_config(dtype), dtype_argument(): dtype}
+                components["transformer"] = FluxTransformer2DModel.from_pretrained(path / "transformer", **options)
+            return FluxKontextPipeline.from_pretrained(path, **{dtype_argument(): dtype}, **components)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise KontextError(f"could not be loaded as a FLUX pipeline: {error}", "checkpoint") from None
 
 
-def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> Pipeline:
+def _check_file(path: Path, base: Path | None) -> Path:
+    """Return the base folder, which a file needs."""
     names = tensor_names(path)
     if not any(name.endswith(_FLUX_TENSORS) for name in names):
         raise KontextError(f"not a FLUX checkpoint: {path.name} has none of FLUX's tensors", "checkpoint")
@@ -100,6 +135,11 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         raise KontextError("needed beside a single file: a folder in diffusers' layout with the other parts", "base")
     if not (base / "model_index.json").is_file():
         raise KontextError(f"not a pipeline in diffusers' layout: {base}", "base")
+    return base
+
+
+def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> Pipeline:
+    base = _check_file(path, base)
     from diffusers import FluxKontextPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
 
     options: dict[str, Any] = {dtype_argument(): dtype, "config": str(base / "transformer")}
@@ -107,11 +147,29 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         options["quantization_config"] = GGUFQuantizationConfig(compute_dtype=dtype)
     elif nf4:
         options["quantization_config"] = _nf4_config(dtype)
+    with _no_loading_bars():
+        try:
+            transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
+        return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_argument(): dtype})
+
+
+@contextmanager
+def _no_loading_bars() -> Iterator[None]:
+    """Hide the libraries' bars while the context lasts: one for the pipeline, one for each text encoder."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
-        transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
-    return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_argument(): dtype})
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def tensor_names(path: Path) -> list[str]:
