@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from lib_fluxkontext.images.decode import Reference, decode_reference
-from tools.small_kontext.data import fit, photos
+from tools.small_kontext.data import photos
+from tools.small_kontext.targets import fit
 
 
 def decoded_pairs(count: int, side: int) -> list[tuple[Reference, Reference]]:

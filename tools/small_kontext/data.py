@@ -1,10 +1,7 @@
-"""Pictures, instructions and exact targets for the small FLUX Kontext model.
+"""The photographs that the small FLUX Kontext model is trained and judged on.
 
-The task: a canvas is filled from one or two reference pictures, and the instruction decides how.
-``target`` is the exact answer; training, the evaluation and the tests all use it.
-
-Pictures for training (``pictures``) are crops of photographs that scikit-image and scikit-learn ship, and drawn ones
-(dead leaves, polygons, gradients, noise, stripes). The photographs in ``HELD_OUT`` are never trained on.
+Training draws crops of photographs that scikit-image and scikit-learn ship, and drawn pictures (``pictures.py``). The
+photographs in ``HELD_OUT`` are never trained on.
 """
 
 from __future__ import annotations
@@ -15,52 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-KINDS = ("left_right", "swap", "first", "second")
-"""What an instruction can ask for, in the order used everywhere."""
-
-PHRASINGS: dict[str, tuple[str, ...]] = {
-    "left_right": (
-        "put the first picture on the left and the second on the right",
-        "place the first image on the left and the second image on the right",
-        "first picture on the left, second picture on the right",
-        "the first on the left, the second on the right",
-        "put both pictures side by side",
-        "side by side",
-        "combine the two images side by side in order",
-        "left: first picture. right: second picture.",
-    ),
-    "swap": (
-        "put the second picture on the left and the first on the right",
-        "place the second image on the left and the first image on the right",
-        "second picture on the left, first picture on the right",
-        "the second on the left, the first on the right",
-        "put both pictures side by side and swap them",
-        "side by side, swapped",
-        "combine the two images side by side in reverse order",
-        "left: second picture. right: first picture.",
-    ),
-    "first": (
-        "show only the first picture",
-        "show the first picture alone",
-        "only the first image",
-        "keep the first image and drop the second",
-        "the first picture alone",
-        "the first alone",
-        "just the first picture",
-        "fill the canvas with the first picture",
-    ),
-    "second": (
-        "show only the second picture",
-        "show the second picture alone",
-        "only the second image",
-        "keep the second image and drop the first",
-        "the second picture alone",
-        "the second alone",
-        "just the second picture",
-        "fill the canvas with the second picture",
-    ),
-}
-"""Every phrasing that the model was trained on, by kind; the first of each is used in the evaluation."""
+from tools.small_kontext.targets import fit
 
 PACKAGE_PHOTOS: dict[str, tuple[str, ...]] = {
     "coffee": ("skimage", "data/coffee.png"),
@@ -90,64 +42,6 @@ PACKAGE_PHOTOS: dict[str, tuple[str, ...]] = {
 HELD_OUT = ("astronaut", "chelsea", "camera", "coins", "grace_hopper", "cheetah1", "cheetah2", "lion")
 """Photographs that no training step saw."""
 
-GREY = (128, 128, 128)
-"""What stands where a picture is missing."""
-
-
-def kind_of(instruction: str) -> str:
-    """Return the kind of an instruction, given as a kind's name or as one of its phrasings.
-
-    Raises:
-        ValueError: when it is neither.
-    """
-    wanted = instruction.strip().lower().rstrip(".")
-    if wanted in KINDS:
-        return wanted
-    for kind, phrasings in PHRASINGS.items():
-        if wanted in (phrase.rstrip(".") for phrase in phrasings):
-            return kind
-    raise ValueError(f"not an instruction of this model: {instruction!r}")
-
-
-def fit(picture: Image.Image | None, size: tuple[int, int]) -> Image.Image:
-    """Crop the centre of ``picture`` to the aspect of ``size`` (width, height) and resize it there.
-
-    The crop is the largest centred box of that aspect, with real-valued edges; the resize is Pillow's
-    bicubic with that box, so a picture that already has the wanted scale is only cut. A missing picture
-    gives mid-grey.
-    """
-    if picture is None:
-        return Image.new("RGB", size, GREY)
-    picture = picture.convert("RGB")
-    width, height = picture.size
-    scale = min(width / size[0], height / size[1])
-    half_w, half_h = size[0] * scale / 2, size[1] * scale / 2
-    box = (width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h)
-    box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
-    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
-
-
-def target(
-    instruction: str, image1: Image.Image | None, image2: Image.Image | None, size: tuple[int, int]
-) -> Image.Image:
-    """Return the exact answer to ``instruction`` on a canvas of ``size`` (width, height).
-
-    ``left_right``: the left half is ``fit(image1)``, the right half ``fit(image2)``.
-    ``swap``: the other way round. ``first`` / ``second``: the whole canvas is ``fit`` of that
-    picture. Halves are ``width // 2`` wide.
-    """
-    kind = kind_of(instruction)
-    if kind == "first":
-        return fit(image1, size)
-    if kind == "second":
-        return fit(image2, size)
-    left, right = (image1, image2) if kind == "left_right" else (image2, image1)
-    width, height = size
-    canvas = Image.new("RGB", size, GREY)
-    canvas.paste(fit(left, (width // 2, height)), (0, 0))
-    canvas.paste(fit(right, (width - width // 2, height)), (width // 2, 0))
-    return canvas
-
 
 def load_photo(name: str) -> Image.Image | None:
     """Load a photograph of ``PACKAGE_PHOTOS`` as RGB, or None where its package is not installed."""
@@ -167,7 +61,7 @@ def photos(held_out: bool) -> dict[str, Image.Image]:
     return {name: photo for name, photo in loaded.items() if photo is not None}
 
 
-def held_out_pairs(size: tuple[int, int] = (96, 96)) -> list[tuple[str, Image.Image, Image.Image]]:
+def held_out_pairs(size: tuple[int, int] = (128, 128)) -> list[tuple[str, Image.Image, Image.Image]]:
     """Return named pairs of held-out photographs, each fitted to ``size``: two pairs for each photograph."""
     loaded = photos(held_out=True)
     names = list(loaded)

@@ -2,18 +2,20 @@
 
     python -m tools.small_kontext.evaluate
 
-For every pair of held-out photographs and every instruction: 20 Euler steps through the components of the
-loaded ``FluxKontextPipeline``, the decoded picture against the exact target, as PSNR in dB. Then the same
-with the references exchanged, and without references, both against the same targets.
+For every pair of held-out photographs and every kind of instruction: 20 Euler steps through the components of the
+loaded ``FluxKontextPipeline``, the decoded picture against the exact answer, as PSNR in dB, beside what the
+autoencoder alone reaches on that answer. Of a kind with many instructions every pair gets another one. With
+``--more`` also other sizes, text lengths and phrasings, and the references exchanged or left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +24,13 @@ from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from PIL import Image
 from torch import Tensor
 
-from tools.small_kontext.data import HELD_OUT, KINDS, PHRASINGS, held_out_pairs, psnr, target, to_array
-from tools.small_kontext.flow import GUIDANCE, Layout, encode, layout_ids, pack
+from lib_fluxkontext.references.tokens import pack
+from tools.small_kontext.batches import Layout, layout_ids
+from tools.small_kontext.card import write_results
+from tools.small_kontext.data import HELD_OUT, held_out_pairs, psnr, to_array
+from tools.small_kontext.flow import GUIDANCE
+from tools.small_kontext.instructions import EDITS, KINDS, of_kind
+from tools.small_kontext.targets import Example, Size, example
 from tools.small_kontext.vae import reconstruction_psnr
 
 MODEL = Path(__file__).resolve().parents[2] / "lib_fluxkontext" / "small_kontext"
@@ -44,6 +51,16 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
         .permute(0, 3, 1, 4, 2, 5)
         .reshape(len(tokens), -1, height, width)
     )
+
+
+@torch.no_grad()
+def encode(pipe: FluxKontextPipeline, pictures: list[Image.Image], batch: int = 8) -> Tensor:
+    """Return the pictures' normalised posterior means, (mean - shift) * scale."""
+    config, parts = pipe.vae.config, []
+    for start in range(0, len(pictures), batch):
+        pixels = torch.from_numpy(np.stack([to_array(picture) for picture in pictures[start : start + batch]]))
+        parts.append(pipe.vae.encode(pixels.to(pipe.device)).latent_dist.mean)
+    return (torch.cat(parts) - config.shift_factor) * config.scaling_factor
 
 
 @torch.no_grad()
@@ -74,7 +91,7 @@ def generate(
     states, pooled, text_ids = pipe.encode_prompt(prompts, None, max_sequence_length=text_length)
     layout = Layout(size, tuple(row[0].size for row in references), 1, 1.0)
     ids = layout_ids(layout).to(device)
-    context = [pack(encode(pipe.vae, row, device, autocast=False)) for row in references]
+    context = [pack(encode(pipe, row)) for row in references]
     count = size[0] * size[1] // 256
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(len(prompts), count, 64, generator=generator).to(device)
@@ -101,39 +118,51 @@ def generate(
     return pipe.vae.decode(latents, return_dict=False)[0].clamp(-1, 1).float().cpu().numpy()
 
 
+def examples_of(kind: str, pairs: list[tuple[str, Image.Image, Image.Image]], size: Size) -> list[tuple[int, Example]]:
+    """Return an example for each pair, with the number of its instruction among the kind's: far from its neighbours."""
+    choices = of_kind(kind)
+    numbers = [i * max(1, round(len(choices) * 0.618)) % len(choices) for i in range(len(pairs))]
+    return [(n, example(choices[n], pair[1], pair[2], size)) for n, pair in zip(numbers, pairs, strict=True)]
+
+
 def evaluate(
     pipe: FluxKontextPipeline,
-    canvas: tuple[int, int] = (96, 96),
-    reference: tuple[int, int] = (96, 96),
+    kinds: Sequence[str],
+    canvas: Size = (256, 256),
+    references: tuple[Size, Size] = ((256, 256), (256, 256)),
     pairs: int | None = None,
     steps: int = 20,
     text_length: int = 24,
     phrasing: int = 0,
-    controls: bool = True,
+    given: str = "asked",
 ) -> dict[str, dict[str, float]]:
-    """Return mean PSNR by instruction: as asked and, as ``controls``, with references exchanged and with none.
+    """Return, by kind, PSNR in dB against the exact answer: mean, worst, and the mean of the autoencoder alone.
 
-    ``worst`` is the lowest single PSNR as asked; ``decoder`` the autoencoder's own on the same targets.
+    Args:
+        pipe: the loaded pipeline.
+        kinds: of instructions.
+        canvas: size of the picture.
+        references: size of the first and of the second.
+        pairs: use only that many.
+        steps: Euler steps.
+        text_length: what the T5 text is padded to.
+        phrasing: which of each instruction's; -1 is the last.
+        given: ``asked``, ``exchanged`` references or ``none``; the answer is that of ``asked``.
     """
-    named = held_out_pairs(reference)[:pairs]
-    firsts, seconds = [row[1] for row in named], [row[2] for row in named]
+    firsts, seconds = held_out_pairs(references[0])[:pairs], held_out_pairs(references[1])[:pairs]
+    named = [(a[0], a[1], b[2]) for a, b in zip(firsts, seconds, strict=True)]
     result = {}
-    for kind in KINDS:
-        prompts = [PHRASINGS[kind][phrasing]] * len(named)
-        wanted = [target(kind, a, b, canvas) for a, b in zip(firsts, seconds, strict=True)]
-        arrays = [to_array(picture) for picture in wanted]
-        row = {}
-        runs = {"asked": [firsts, seconds]}
-        if controls:
-            runs |= {"exchanged": [seconds, firsts], "none": []}
-        for name, references in runs.items():
-            made = generate(pipe, prompts, references, canvas, steps, text_length=text_length)
-            values = [psnr(a, b) for a, b in zip(made, arrays, strict=True)]
-            row[name] = float(np.mean(values))
-            if name == "asked":
-                row["worst"] = min(values)
-        row["decoder"] = float(np.mean([reconstruction(pipe, array) for array in arrays]))
-        result[kind] = row
+    for kind in kinds:
+        made = examples_of(kind, named, canvas)
+        prompts = [of_kind(kind)[number].phrasings()[phrasing] for number, _ in made]
+        rows = [[one.references[i] for _, one in made] for i in (0, 1)]
+        shown = {"asked": rows, "exchanged": rows[::-1], "none": []}[given]
+        answers = [to_array(one.target) for _, one in made]
+        pictures = generate(pipe, prompts, shown, canvas, steps, text_length=text_length)
+        values = [psnr(a, b) for a, b in zip(pictures, answers, strict=True)]
+        alone = float(np.mean([reconstruction(pipe, array) for array in answers]))
+        result[kind] = {"mean": float(np.mean(values)), "worst": min(values), "autoencoder": alone}
+        print(f"{kind:12}" + "".join(f"{value:12.2f}" for value in result[kind].values()), flush=True)
     return result
 
 
@@ -144,19 +173,37 @@ def reconstruction(pipe: FluxKontextPipeline, array: np.ndarray) -> float:
     return psnr(decoded.clamp(-1, 1).numpy()[0], array)
 
 
-def contact_sheet(pipe: FluxKontextPipeline, path: Path, size: tuple[int, int] = (96, 96)) -> None:
-    """Save a sheet: for six pairs both references, then target and result of each instruction."""
-    rows = held_out_pairs(size)[:12:2]
-    sheet = Image.new("RGB", ((2 + 2 * len(KINDS)) * (size[0] + 4), len(rows) * (size[1] + 4)), "white")
-    for j, kind in enumerate(KINDS):
-        firsts, seconds = [row[1] for row in rows], [row[2] for row in rows]
-        made = generate(pipe, [PHRASINGS[kind][0]] * len(rows), [firsts, seconds], size)
-        for i, (a, b) in enumerate(zip(firsts, seconds, strict=True)):
-            result = Image.fromarray(((made[i].transpose(1, 2, 0) + 1) * 127.5 + 0.5).clip(0, 255).astype(np.uint8))
-            tiles = {0: a, 1: b, 2 + 2 * j: target(kind, a, b, size), 3 + 2 * j: result}
-            for column, tile in tiles.items():
-                sheet.paste(tile, (column * (size[0] + 4), i * (size[1] + 4)))
+def contact_sheet(pipe: FluxKontextPipeline, path: Path, size: Size = (256, 256)) -> None:
+    """Save a sheet: for each kind the references, the exact answer and the result, of two pairs."""
+    pairs = held_out_pairs(size)[:2]
+    kinds = [*KINDS, *EDITS]
+    step_x, step_y = size[0] + 4, size[1] + 4
+    sheet = Image.new("RGB", (8 * step_x, len(kinds) * step_y), "white")
+    for row, kind in enumerate(kinds):
+        made = examples_of(kind, pairs, size)
+        prompts = [of_kind(kind)[number].phrasings()[0] for number, _ in made]
+        shown = [[one.references[i] for _, one in made] for i in (0, 1)]
+        pictures = generate(pipe, prompts, shown, size)
+        for number, ((_, one), picture) in enumerate(zip(made, pictures, strict=True)):
+            result = Image.fromarray(((picture.transpose(1, 2, 0) + 1) * 127.5 + 0.5).clip(0, 255).astype(np.uint8))
+            for column, tile in enumerate((*one.references, one.target, result)):
+                sheet.paste(tile, ((4 * number + column) * step_x, row * step_y))
     sheet.save(path)
+
+
+S128, S256 = (128, 128), (256, 256)
+MORE: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "canvas and references 128x128": ((*KINDS, *EDITS), {"canvas": S128, "references": (S128, S128)}),
+    "canvas 256x256, references 128x128": ((*KINDS, "inset"), {"references": (S128, S128)}),
+    "canvas 256x256, references 256x256 and 128x128": (("left_right", "inset"), {"references": (S256, S128)}),
+    "canvas 128x128, references 256x256": ((*KINDS, "inset"), {"canvas": S128, "references": (S256, S256)}),
+    "references exchanged": (KINDS, {"canvas": S128, "references": (S128, S128), "given": "exchanged"}),
+    "no references": (KINDS, {"canvas": S128, "references": (S128, S128), "given": "none"}),
+    "text padded to 512": (KINDS, {"canvas": S128, "references": (S128, S128), "text_length": 512}),
+    "text padded to 256": (KINDS, {"canvas": S128, "references": (S128, S128), "text_length": 256}),
+    "last phrasings": ((*KINDS, *EDITS), {"canvas": S128, "references": (S128, S128), "phrasing": -1}),
+}
+"""Title, kinds and what differs from 256x256."""
 
 
 def main() -> None:
@@ -166,9 +213,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="Euler steps")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--pairs", type=int, help="use only that many pairs")
+    parser.add_argument("--only", nargs="+", choices=[*KINDS, *EDITS], help="only these kinds, at 256x256")
     parser.add_argument("--more", action="store_true", help="also other sizes, text lengths and phrasings")
     parser.add_argument("--sheet", type=Path, help="save a contact sheet of results here")
     parser.add_argument("--json", type=Path, help="save the numbers here")
+    parser.add_argument("--card", action="store_true", help="put the numbers into the model's README.md")
     arguments = parser.parse_args()
     started = time.time()
     pipe = load(arguments.model)
@@ -176,32 +225,22 @@ def main() -> None:
     names = sorted({name for pair in held_out_pairs() for name in pair[0].split("+")})
     print(f"held-out photographs: {', '.join(names)} ({len(HELD_OUT) - len(names)} not installed)")
     found: dict[str, object] = {}
-    for side in (96, 128, 256):
+    for side in (128, 256):
         values = reconstruction_psnr(pipe.vae, side)
         found[f"autoencoder {side}"] = values
         print(f"autoencoder alone, {side}x{side}: {np.mean(list(values.values())):.2f} dB")
-    cases = {"canvas 96x96, references 96x96": {}}
-    if arguments.more:
-        cases |= {
-            "text padded to 512": {"text_length": 512},
-            "text padded to 256": {"text_length": 256},
-            "last phrasings": {"phrasing": -1},
-            "canvas 128x128, references 128x128": {"canvas": (128, 128), "reference": (128, 128)},
-            "canvas 128x96, references 96x96": {"canvas": (128, 96), "reference": (96, 96)},
-            "canvas 96x96, references 128x128": {"reference": (128, 128)},
-            "canvas 96x96, references 64x64": {"reference": (64, 64)},
-        }
-    for title, options in cases.items():
-        result = evaluate(pipe, pairs=arguments.pairs, steps=arguments.steps, controls=not options, **options)
-        found[title] = result
-        print(f"\n{title}, {arguments.steps} steps; mean PSNR in dB")
-        print(f"{'instruction':12}" + "".join(f"{name:>11}" for name in result["first"]))
-        for kind, row in result.items():
-            print(f"{kind:12}" + "".join(f"{value:11.2f}" for value in row.values()))
-        mean = math.fsum(row["asked"] for row in result.values()) / len(result)
-        print(f"{'mean':12}{mean:8.2f}   ({time.time() - started:.0f} s so far)")
+    cases: dict[str, tuple[Sequence[str], dict[str, Any]]]
+    cases = {"canvas and references 256x256": (arguments.only or (*KINDS, *EDITS), {})}
+    cases |= MORE if arguments.more else {}
+    for title, (kinds, options) in cases.items():
+        print(f"\n{title}, {arguments.steps} steps; PSNR in dB")
+        print(f"{'instruction':12}{'mean':>12}{'worst':>12}{'autoencoder':>12}")
+        found[title] = evaluate(pipe, kinds, pairs=arguments.pairs, steps=arguments.steps, **options)
+        print(f"({time.time() - started:.0f} s so far)")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.card:
+        write_results(arguments.model / "README.md", found, f"{len(names)} photographs: {', '.join(names)}")
     if arguments.sheet:
         contact_sheet(pipe, arguments.sheet)
 

@@ -1,6 +1,6 @@
 """The small model's tokenizers and text encoders: small vocabularies, random frozen weights.
 
-The words of ``data.PHRASINGS`` are whole tokens. A capitalised word has the same T5 embedding as its
+The words of ``instructions.PHRASINGS`` are whole tokens. A capitalised word has the same T5 embedding as its
 lower-case form (CLIP's tokenizer lower-cases by itself).
 """
 
@@ -25,7 +25,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from tools.small_kontext.data import PHRASINGS
+from tools.small_kontext.instructions import all_phrasings
 
 WIDTH = 64
 """Width of both text encoders: joint_attention_dim and pooled_projection_dim of the transformer."""
@@ -33,7 +33,7 @@ WIDTH = 64
 
 def words() -> list[str]:
     """Return the words of all phrasings, sorted."""
-    found = {word for phrases in PHRASINGS.values() for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}
+    found = {word for phrase in all_phrasings() for word in re.findall(r"[a-z]+", phrase)}
     return sorted(found)
 
 

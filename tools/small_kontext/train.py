@@ -2,10 +2,10 @@
 
     python -m tools.small_kontext.train --out FOLDER [--work FOLDER] [--device cuda]
 
-Five stages leave their results in the work folder: ``text``, ``vae``, ``pools`` (the transformer's examples,
-as latents), ``decoder`` (the autoencoder's decoder further) and ``transformer``. A stage that is done is not
-done again. ``decoder`` and ``pools`` + ``transformer`` need not wait for each other: with ``--stages`` they
-can be two processes.
+Five stages leave their results in the work folder: ``text``, ``vae``, ``decoder`` (the autoencoder's decoder
+further), ``small`` (the transformer on canvases of about 128x128) and ``transformer`` (256x256, too). A stage that
+is done is not done again. ``decoder`` and ``small`` + ``transformer`` need not wait for each other: with
+``--stages`` they can be two processes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,29 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
-from tools.small_kontext.flow import LAYOUTS, TextTable, make_examples, train_transformer
+from tools.small_kontext.batches import (
+    LARGE_LAYOUTS,
+    POOL_SIZES,
+    SMALL_LAYOUTS,
+    Batches,
+    Encoder,
+    Layout,
+    Pool,
+    TextTable,
+)
+from tools.small_kontext.flow import train_transformer
 from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.text import build_text
-from tools.small_kontext.vae import normalise, reconstruction_psnr, train_vae
+from tools.small_kontext.vae import normalise, reconstruction_psnr
+from tools.small_kontext.vae_training import train_vae
 
 MODEL_INDEX = {
     "_class_name": "FluxKontextPipeline",
@@ -68,6 +81,24 @@ def write_model(out: Path, work: Path) -> None:
     (out / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
 
 
+PLACES = {
+    "tokenizer": ("text/tokenizer",),
+    "tokenizer_2": ("text/tokenizer_2",),
+    "text_encoder": ("text/text_encoder",),
+    "text_encoder_2": ("text/text_encoder_2",),
+    "vae": ("vae", "decoder"),
+    "transformer": ("transformer",),
+}
+"""Where a written model's parts belong in a work folder."""
+
+
+def go_on_from(model: Path, work: Path) -> None:
+    """Fill an empty work folder with the parts of a written model, so that a stage can go on from them."""
+    for part, places in PLACES.items():
+        for place in places:
+            shutil.copytree(model / part, work / place, dirs_exist_ok=True)
+
+
 def text_stage(arguments: argparse.Namespace) -> None:
     """Write tokenizers and text encoders."""
     if not (arguments.work / "text" / "text_encoder_2").exists():
@@ -88,11 +119,11 @@ def vae_stage(arguments: argparse.Namespace) -> None:
         return
     torch.manual_seed(arguments.seed)
     source = PictureSource(arguments.seed)
-    steps, minutes, compiled = arguments.vae_steps, arguments.vae_minutes, arguments.compile
+    steps, minutes = arguments.vae_steps, arguments.vae_minutes
     part = arguments.work / "vae_part.pt"
     resume = torch.load(part, map_location=arguments.device) if part.exists() else None
     keep = partial(torch.save, f=part)
-    vae = train_vae(source, steps, minutes, arguments.device, compiled, log, keep, resume=resume).eval()
+    vae = train_vae(source, steps, minutes, arguments.device, log, keep, resume=resume).eval()
     normalise(vae, source, arguments.device)
     log_reconstruction(vae, arguments.device)
     vae.save_pretrained(out)
@@ -105,67 +136,70 @@ def decoder_stage(arguments: argparse.Namespace) -> None:
         return
     torch.manual_seed(arguments.seed + 5)
     source = PictureSource(arguments.seed + 5)
-    vae = AutoencoderKL.from_pretrained(arguments.work / "vae")
-    steps, minutes, compiled = arguments.decoder_steps, arguments.decoder_minutes, arguments.compile
+    vae = AutoencoderKL.from_pretrained(arguments.work / "vae", torch_dtype=torch.float32)
+    steps, minutes = arguments.decoder_steps, arguments.decoder_minutes
     part = arguments.work / "decoder_part.pt"
     keep, peak = partial(torch.save, f=part), arguments.decoder_rate
-    vae = train_vae(source, steps, minutes, arguments.device, compiled, log, keep, start=vae, peak=peak)
+    vae = train_vae(source, steps, minutes, arguments.device, log, keep, start=vae, peak=peak)
     log_reconstruction(vae, arguments.device)
     vae.save_pretrained(out)
 
 
-def pools_stage(arguments: argparse.Namespace) -> None:
-    """Draw the transformer's examples and encode them."""
-    out = arguments.work / "pools.pt"
-    if out.exists():
-        return
-    torch.manual_seed(arguments.seed + 1)
-    source = PictureSource(arguments.seed + 1)
-    vae = AutoencoderKL.from_pretrained(arguments.work / "vae").to(arguments.device).eval()
-    vae.to(memory_format=torch.channels_last)
-    pools = []
-    for layout in LAYOUTS:
-        pools.append(make_examples(layout, vae, source, arguments.device, arguments.share))
-        log(f"examples of {layout.canvas} from {layout.references}: {len(pools[-1].targets[0])}")
-    torch.save(pools, out)
-    latents = pools[0].references[0]
-    log(f"latents: mean {float(latents.mean()):.3f}, standard deviation {float(latents.std()):.3f}")
-
-
-def transformer_stage(arguments: argparse.Namespace) -> None:
-    """Train the transformer, from nothing or from the work folder's last one."""
-    out, part = arguments.work / "transformer", arguments.work / "transformer_part"
+def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layout], number: int) -> None:
+    """Train the transformer on some layouts, from the stage before's."""
+    out, part = arguments.work / name, arguments.work / f"{name}_part"
     if (out / "config.json").exists() and not arguments.go_on:
         return
-    start = FluxTransformer2DModel.from_pretrained(out) if arguments.go_on else None
-    seed = arguments.seed + 2 + 10 * arguments.go_on
+    before = out if arguments.go_on else arguments.work / "small"
+    start = None
+    if (before / "config.json").exists():
+        start = FluxTransformer2DModel.from_pretrained(before, torch_dtype=torch.float32)
+    seed = arguments.seed + number + 10 * arguments.go_on
     torch.manual_seed(seed)
-    pools = torch.load(arguments.work / "pools.pt", weights_only=False, map_location=arguments.device)
+    vae = AutoencoderKL.from_pretrained(arguments.work / "vae", torch_dtype=torch.float32)
+    encoder = Encoder(vae, arguments.device)
+    source = PictureSource(seed)
+    sizes = {size for layout in layouts for size in layout.references}
+    pools = {}
+    for size in sorted(sizes):
+        pools[size] = Pool(size, max(1, round(POOL_SIZES[size] * arguments.share)), source, encoder)
+        spread, mean = float(pools[size].latents.std()), float(pools[size].latents.mean())
+        log(
+            f"{len(pools[size].pictures)} pictures of {size}: latents' mean {mean:.3f}, standard deviation {spread:.3f}"
+        )
     transformer = train_transformer(
-        pools,
+        Batches(pools, encoder, np.random.default_rng(seed)),
         TextTable(arguments.work / "text", arguments.device),
+        layouts,
         arguments.steps,
         arguments.minutes,
         arguments.device,
-        arguments.compile_transformer,
         seed,
         log,
         lambda model: model.save_pretrained(part),
         start,
         arguments.rate,
         arguments.batch,
-        arguments.pair_share,
         arguments.sharpen,
-        {int(index): float(weight) for index, weight in (pair.split("=") for pair in arguments.weight)},
     )
     transformer.save_pretrained(out)
+
+
+def small_stage(arguments: argparse.Namespace) -> None:
+    """Train the transformer on canvases of about 128x128."""
+    flow_stage(arguments, "small", SMALL_LAYOUTS, 2)
+
+
+def transformer_stage(arguments: argparse.Namespace) -> None:
+    """Train it further on canvases of 256x256, too."""
+    flow_stage(arguments, "transformer", LARGE_LAYOUTS, 3)
 
 
 STAGES = {
     "text": text_stage,
     "vae": vae_stage,
-    "pools": pools_stage,
     "decoder": decoder_stage,
+    "small": small_stage,
     "transformer": transformer_stage,
 }
 """The stages in their order."""
@@ -179,26 +213,25 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, default=2600)
+    parser.add_argument("--vae-steps", type=int, default=9000)
     parser.add_argument("--vae-minutes", type=float, help="end the autoencoder's training by the clock")
     parser.add_argument("--decoder-steps", type=int, default=3500)
     parser.add_argument("--decoder-minutes", type=float, help="end the decoder's further training by the clock")
     parser.add_argument("--decoder-rate", type=float, default=0.008, help="its learning rate")
     parser.add_argument("--steps", type=int, default=3400, help="the transformer's training steps")
     parser.add_argument("--minutes", type=float, help="end the transformer's training by the clock")
-    parser.add_argument("--batch", type=int, default=32, help="pictures in a step of the shortest sequence")
+    parser.add_argument("--batch", type=int, default=24, help="pictures in a step of the shortest sequence")
     parser.add_argument("--rate", type=float, default=0.02, help="the transformer's highest learning rate")
-    parser.add_argument("--pair-share", type=float, default=0.7, help="share of instructions using both")
     parser.add_argument("--sharpen", type=float, default=6.0, help="factor on the rate of attention's scales")
-    parser.add_argument("--weight", nargs="*", default=[], help="INDEX=WEIGHT: how often that layout is used")
-    parser.add_argument("--share", type=float, default=1.0, help="make this share of the transformer's examples")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the autoencoder")
-    parser.add_argument("--compile-transformer", action="store_true")
+    parser.add_argument("--share", type=float, default=1.0, help="draw this share of the pools' pictures")
+    parser.add_argument("--start", type=Path, help="first copy this model's parts into the work folder, for --go-on")
     parser.add_argument("--go-on", action="store_true", help="start from the work folder's last transformer")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
+    if arguments.start is not None:
+        go_on_from(arguments.start, arguments.work)
     for stage in arguments.stages:
         STAGES[stage](arguments)
     transformer = arguments.work / "transformer"

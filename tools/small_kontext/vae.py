@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
-from tools.small_kontext.data import fit as fit_picture
 from tools.small_kontext.data import photos, psnr, to_array
-from tools.small_kontext.optim import Muon
 from tools.small_kontext.pictures import PictureSource
+from tools.small_kontext.targets import fit
 
-LEVELS = (64, 64, 64, 64)
-"""Channels of the four levels. 64 and not 32: the group norms have 32 groups, as Flux's have."""
+LEVELS = (64, 64, 128, 128)
+"""Channels of the four levels. 64 at least: the group norms have 32 groups, as Flux's have, and a group of one
+channel would forget the picture's brightness."""
+
+PATCH = 8
+"""Pixels of a latent's side."""
+
+CONSTANT = 8.0
+"""What half of the deepest channels hold at first, in units of the others' spread: see ``principal_features``."""
+
+BRIGHTNESS = 3
+"""The first so many principal components are brightness and colour, whose mean differs from picture to picture."""
 
 
-def build_vae() -> AutoencoderKL:
-    """Return an untrained autoencoder of Flux's layout: no quant convolutions, scaling to be measured."""
+def build_vae(source: PictureSource) -> AutoencoderKL:
+    """Return an untrained autoencoder of Flux's layout: no quant convolutions, scaling to be measured.
+
+    The encoder's first three levels only move pixels into channels and compress them by their principal
+    components, as ``set_features`` writes them: what costs most at full resolution needs no training. Its latents are
+    made to depend on what lies near them alone, so that a part of a picture has the same latents wherever it stands:
+    constants keep the group norms from adapting to the picture, and the attention adds nothing.
+    """
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -43,50 +53,104 @@ def build_vae() -> AutoencoderKL:
             if isinstance(module, torch.nn.Conv2d):
                 module.bias.zero_()
                 module.weight.mul_(0.1 if name.endswith("conv2") else 3**0.5)
-            elif name.endswith("to_out.0"):
+            elif ".attentions." in name and isinstance(module, torch.nn.Linear):
                 module.weight.zero_()
-        vae.encoder.conv_out.weight[:16] *= 2
-        vae.encoder.conv_out.weight[16:] = 0
-        vae.encoder.conv_out.bias[16:] = -5
+        matrix, bias = principal_features(source)
+        set_features(vae, matrix, bias)
+        encoder = vae.encoder
+        for resnet in (*encoder.down_blocks[3].resnets, *encoder.mid_block.resnets):
+            resnet.conv1.weight.view(32, 4, -1)[:, 2:] = 0
+            resnet.conv1.bias.view(32, 4)[:] = torch.tensor([0.0, 0.0, CONSTANT, -CONSTANT])
+        encoder.conv_out.weight.zero_()
+        for channel in range(16):
+            encoder.conv_out.weight[channel, 4 * channel, 1, 1] = CONSTANT
+            if channel < BRIGHTNESS:
+                encoder.conv_out.weight[channel, 4 * channel + 1, 1, 1] = -CONSTANT
+        encoder.conv_out.bias[16:] = -5
     return vae
 
 
-def progress(step: int, steps: int, started: float, minutes: float | None) -> float:
-    """Return how much of the training is done, 0 to 1, by steps or by the clock, whichever is further."""
-    done = step / max(1, steps)
-    if minutes is not None:
-        done = max(done, (time.time() - started) / (60 * minutes))
-    return min(done, 1.0)
+def principal_features(source: PictureSource, count: int = 1500) -> tuple[Tensor, Tensor]:
+    """Return a matrix (128, 192) and bias (128) that make the deepest level's input of a patch's pixels.
+
+    Every group of four channels has two principal components of ``PATCH`` x ``PATCH`` pixels, each of unit
+    spread, and plus and minus ``CONSTANT``, so that the group norm divides by about the same in every picture. The
+    components of ``BRIGHTNESS`` stand with their negative instead, so that it subtracts nothing either.
+    """
+    pixels = torch.from_numpy(np.stack([to_array(source.picture((64, 64))) for _ in range(count)]))
+    patches = torch.nn.functional.pixel_unshuffle(pixels, PATCH).movedim(1, -1).reshape(-1, 3 * PATCH**2)
+    values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+    spread, components = values.flip(0).sqrt(), vectors.flip(1).T
+    matrix, bias = torch.zeros(LEVELS[3], 3 * PATCH**2), torch.zeros(LEVELS[3])
+    for group in range(32):
+        pair = ((group, 1), (group, -1)) if group < BRIGHTNESS else ((group, 1), (group + 32 - BRIGHTNESS, 1))
+        for place, (component, sign) in enumerate(pair):
+            matrix[4 * group + place] = sign * components[component] / spread[component]
+            bias[4 * group + place] = -(patches.mean(0) @ matrix[4 * group + place])
+        bias[4 * group + 2], bias[4 * group + 3] = CONSTANT, -CONSTANT
+    return matrix, bias
 
 
-def rate_at(done: float, peak: float, warmup: float = 0.03) -> float:
-    """Return the learning rate: a linear warm-up, then a cosine down to a hundredth of ``peak``."""
-    if done < warmup:
-        return peak * (done + 1e-3) / (warmup + 1e-3)
-    fall = (done - warmup) / (1 - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
+@torch.no_grad()
+def set_features(vae: AutoencoderKL, matrix: Tensor, bias: Tensor) -> None:
+    """Let the encoder's first three levels compute ``matrix`` @ patch + ``bias``, exactly.
+
+    The patch is ordered as ``pixel_unshuffle`` orders it: channel, row, column.
+    """
+    encoder = vae.encoder
+    encoder.conv_in.weight.zero_()
+    for colour in range(3):
+        encoder.conv_in.weight[colour, colour, 1, 1] = 1
+    for level in range(3):
+        for resnet in encoder.down_blocks[level].resnets:
+            resnet.conv2.weight.zero_()
+            if resnet.conv_shortcut is not None:
+                resnet.conv_shortcut.weight.zero_()
+                for channel in range(resnet.in_channels):
+                    resnet.conv_shortcut.weight[channel, channel] = 1
+    # A downsampling convolution of stride 2 sees rows and columns 0 and 1 of its cell (and 2, left at zero).
+    for level, channels in ((0, 3), (1, 12)):
+        weight = encoder.down_blocks[level].downsamplers[0].conv.weight.zero_()
+        for channel in range(channels):
+            for row in (0, 1):
+                for column in (0, 1):
+                    weight[4 * channel + 2 * row + column, channel, row, column] = 1
+    last = encoder.down_blocks[2].downsamplers[0].conv
+    last.weight.zero_()
+    for channel in range(3 * PATCH**2):
+        inner, row, column = _cell(channel)
+        last.weight[:, inner, row, column] = matrix[:, channel]
+    last.bias.copy_(bias)
 
 
-class Average:
-    """Exponential moving average of a module's parameters."""
+@torch.no_grad()
+def features_of(vae: AutoencoderKL) -> torch.nn.Conv2d:
+    """Return what ``set_features`` wrote, as a convolution of ``pixel_unshuffle``d pixels."""
+    last = vae.encoder.down_blocks[2].downsamplers[0].conv
+    features = torch.nn.Conv2d(3 * PATCH**2, LEVELS[3], 1)
+    for channel in range(3 * PATCH**2):
+        inner, row, column = _cell(channel)
+        features.weight[:, channel, 0, 0] = last.weight[:, inner, row, column]
+    features.bias.copy_(last.bias)
+    return features
 
-    def __init__(self, module: torch.nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.values = [p.detach().clone() for p in module.parameters()]
-        self.count = 0
 
-    @torch.no_grad()
-    def update(self, module: torch.nn.Module) -> None:
-        """Move the average towards the module's present parameters."""
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(self.values, [p.detach() for p in module.parameters()], 1 - decay)
+def _cell(channel: int) -> tuple[int, int, int]:
+    """Return where a channel of a ``pixel_unshuffle``d patch stands before the last downsampling: channel, row, column.
 
-    @torch.no_grad()
-    def copy_to(self, module: torch.nn.Module) -> None:
-        """Put the averaged values into the module."""
-        for parameter, value in zip(module.parameters(), self.values, strict=True):
-            parameter.copy_(value)
+    Each downsampling has moved the lowest bit of row and column into the channel.
+    """
+    colour, row, column = channel // PATCH**2, channel // PATCH % PATCH, channel % PATCH
+    first, second = 2 * (row & 1) + (column & 1), 2 * (row >> 1 & 1) + (column >> 1 & 1)
+    return 16 * colour + 4 * first + second, row >> 2, column >> 2
+
+
+def latents_of(vae: AutoencoderKL, features: torch.nn.Conv2d, pixels: Tensor) -> Tensor:
+    """Return the posterior means (N, 16, h/8, w/8) of pixels, with ``features`` in place of the first three levels."""
+    encoder = vae.encoder
+    hidden = features(torch.nn.functional.pixel_unshuffle(pixels, PATCH))
+    hidden = encoder.mid_block(encoder.down_blocks[3](hidden))
+    return encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(hidden)))[:, :16]
 
 
 @torch.no_grad()
@@ -94,7 +158,7 @@ def reconstruction_psnr(vae: AutoencoderKL, side: int, device: str = "cpu") -> d
     """Return the reconstruction's PSNR in dB for each held-out photograph, fitted to a square of ``side``."""
     result = {}
     for name, photo in photos(held_out=True).items():
-        pixels = torch.from_numpy(to_array(fit_picture(photo, (side, side))))[None].to(device)
+        pixels = torch.from_numpy(to_array(fit(photo, (side, side))))[None].to(device)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         result[name] = psnr(decoded.float().cpu().numpy(), pixels.cpu().numpy())
     return result
@@ -102,117 +166,42 @@ def reconstruction_psnr(vae: AutoencoderKL, side: int, device: str = "cpu") -> d
 
 @torch.no_grad()
 def normalise(vae: AutoencoderKL, source: PictureSource, device: str, count: int = 256) -> None:
-    """Give every latent channel the same spread, exactly, and set scaling_factor and shift_factor.
+    """Give the latent channels their spreads, and set scaling_factor and shift_factor.
 
-    The spread is moved from the encoder's last convolution into the decoder's first, which changes no
-    reconstruction. The posterior's log-variance moves with it.
+    A channel's spread is the square root of what it moves in the picture: between equal spreads, with which the
+    transformer's loss would weigh fine texture like brightness, and spreads as in the picture, with which texture would
+    drown in the noise at once. It is moved from the encoder's last convolution into the decoder's first, which changes
+    no reconstruction.
     """
-    for folded in (False, True):
-        means = []
-        for _ in range(count // 16):
-            batch = np.stack([to_array(source.picture((96, 96))) for _ in range(16)])
-            means.append(vae.encode(torch.from_numpy(batch).to(device)).latent_dist.mean)
-        latents = torch.cat(means)
-        if not folded:
-            spread = latents.std((0, 2, 3))
-            out, into = vae.encoder.conv_out, vae.decoder.conv_in
-            out.weight[:16] /= spread[:, None, None, None]
-            out.bias[:16] /= spread
-            out.bias[16:] -= 2 * spread.log()
-            into.weight *= spread[None, :, None, None]
-        else:
-            vae.register_to_config(
-                scaling_factor=round(1 / float(latents.std()), 4),
-                shift_factor=round(float(latents.mean()), 4),
-            )
+    latents = _latents(vae, source, device, count)
+    spread = latents.std((0, 2, 3))
+    factor = effects(vae, latents[:32], spread).sqrt() / spread
+    out, into = vae.encoder.conv_out, vae.decoder.conv_in
+    out.weight[:16] *= factor[:, None, None, None]
+    out.bias[:16] *= factor
+    out.bias[16:] += 2 * factor.log()
+    into.weight /= factor[None, :, None, None]
+    latents = _latents(vae, source, device, count)
+    vae.register_to_config(
+        scaling_factor=round(1 / float(latents.std()), 4),
+        shift_factor=round(float(latents.mean()), 4),
+    )
 
 
-def _double(self: Upsample2D, hidden: Tensor, *_: object) -> Tensor:
-    """Do what Upsample2D.forward does, in a way that torch.compile differentiates.
-
-    torch 2.13 on the CPU compiles the bfloat16 nearest-neighbour upsampling so that its gradient is zero.
-    """
-    batch, channels, height, width = hidden.shape
-    spread = hidden[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
-    return self.conv(spread.reshape(batch, channels, 2 * height, 2 * width))
+def _latents(vae: AutoencoderKL, source: PictureSource, device: str, count: int) -> Tensor:
+    means = []
+    for _ in range(count // 16):
+        batch = np.stack([to_array(source.picture((128, 128))) for _ in range(16)])
+        means.append(vae.encode(torch.from_numpy(batch).to(device)).latent_dist.mean)
+    return torch.cat(means)
 
 
-def train_vae(
-    source: PictureSource,
-    steps: int,
-    minutes: float | None,
-    device: str,
-    compiled: bool,
-    log: Callable[[str], None],
-    checkpoint: Callable[[dict], None],
-    start: AutoencoderKL | None = None,
-    resume: dict | None = None,
-    peak: float = 0.02,
-) -> AutoencoderKL:
-    """Train the autoencoder: L1 and squared error, and a small KL term.
-
-    With ``start`` only that autoencoder's decoder is trained further, on its encoder's latents with a little
-    noise (a tenth of their spread at most) such as the transformer leaves in them.
-
-    Crops are 64x64, 6 a step, and 96x96, 3 a step, for the decoder alone; eight times as many on CUDA.
-    ``resume`` is what ``checkpoint`` was given before an interruption; the optimiser starts anew.
-    """
-    vae = (start or build_vae()).to(device, memory_format=torch.channels_last)
-    part = vae.decoder if start else vae
-    parameters = list(part.parameters())
-    optimiser = Muon(part, "conv_in|conv_out", peak, 0.1 * peak)
-    average = Average(part, 0.998)
-    many = 8 if device == "cuda" else 1
-
-    def forward(pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.set_grad_enabled(start is None):
-            posterior = vae.encode(pixels).latent_dist
-        mean, logvar = posterior.mean, posterior.logvar
-        latents = mean + noise * (posterior.std if start is None else 1.0)
-        return vae.decode(latents).sample, mean, logvar
-
-    run = torch.compile(forward, dynamic=False) if compiled else forward
-    for module in vae.modules() if compiled else ():
-        if isinstance(module, Upsample2D):
-            module.forward = _double.__get__(module)
-    started, step, last, recent = time.time(), 0, time.time(), 0.0
-    if resume is not None:
-        step = resume["step"]
-        part.load_state_dict(resume["weights"])
-        average = Average(part, 0.998)
-    while (done := progress(step, steps, started, minutes)) < 1:
-        side, count = (64, 6 * many) if start is None else (96, 3 * many)
-        batch = np.stack([to_array(source.picture((side, side))) for _ in range(count)])
-        pixels = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
-        noise = torch.randn(count, 16, side // 8, side // 8, device=device)
-        if start is not None:
-            noise *= 0.1 * torch.rand(count, 1, 1, 1, device=device)
-        with torch.autocast(device, torch.bfloat16):
-            decoded, mean, logvar = run(pixels, noise)
-        error = decoded.float() - pixels
-        mean, logvar = mean.float(), logvar.float()
-        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        # No KL at first: while the decoder ignores the latents, Adam makes any small weight a full-size step.
-        weight = 2e-5 * min(1.0, max(0.0, 5 * done - 2))
-        loss = error.abs().mean() + 2 * error.square().mean()
-        if start is None:
-            loss = loss + weight * divergence
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step(rate_at(done, 1.0))
-        average.update(part)
-        step += 1
-        recent += (error.square().mean().item() - recent) / (min(step, 50) if recent else 1)
-        if step % 100 == 0:
-            rate = (time.time() - last) / 100
-            last = time.time()
-            found = 10 * math.log10(4 / recent)
-            log(f"vae {step}/{steps} psnr {found:.2f} dB, kl {divergence.item():.2f}, {rate:.3f} s/step")
-        if step % 500 == 0:
-            checkpoint({"step": step, "weights": part.state_dict()})
-    average.copy_to(part)
-    for module in vae.modules():
-        if isinstance(module, Upsample2D):
-            vars(module).pop("forward", None)
-    log(f"vae done after {step} steps, {(time.time() - started) / 60:.1f} min")
-    return vae
+def effects(vae: AutoencoderKL, latents: Tensor, spread: Tensor, share: float = 0.25) -> Tensor:
+    """Return how far a channel's ``spread`` moves the picture, (16,), root mean square, measured with a ``share``."""
+    exact = vae.decode(latents).sample
+    moved = []
+    for channel in range(len(spread)):
+        changed = latents.clone()
+        changed[:, channel] += share * spread[channel]
+        moved.append((vae.decode(changed).sample - exact).square().mean().sqrt() / share)
+    return torch.stack(moved)
