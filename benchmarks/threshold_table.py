@@ -22,11 +22,11 @@ from skimage.metrics import structural_similarity
 
 from benchmarks.held_out import decoded_pairs
 from benchmarks.machine import machine
-from benchmarks.other_caches import diffusers_cache
+from benchmarks.rivals.diffusers_caches import first_block_cache
 from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
 from lib_fluxkontext.hosts.diffusers.pipeline import Generated, Job, generate
 from lib_fluxkontext.settings import KontextSettings
-from tools.small_kontext.data import PHRASINGS
+from tools.small_kontext.instructions import PHRASINGS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -78,9 +78,9 @@ def measure(pipeline: Any, pairs: list, steps: int) -> Iterator[Sample]:
             for threshold in THRESHOLDS:
                 made = ours(pipeline, job, pair[:count], threshold)
                 yield sample(count, OURS, threshold, made, exact, made.report.reused_share)
-                with diffusers_cache(pipeline, threshold) as counts:
+                with first_block_cache(pipeline, threshold=threshold) as work:
                     made = ours(pipeline, job, pair[:count], 0.0)
-                yield sample(count, THEIRS, threshold, made, exact, 1 - counts["computed"] / steps)
+                yield sample(count, THEIRS, threshold, made, exact, 1 - work.evaluations / work.calls)
 
 
 def ours(pipeline: Any, job: Job, references: tuple, threshold: float) -> Generated:

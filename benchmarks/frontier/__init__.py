@@ -2,6 +2,7 @@
 
     python dev.py bench
 
-``methods`` says what is compared, ``measure`` runs it interleaved, ``steps`` the cost alone on a model
-without training, ``document`` writes ``docs/benchmarks.md`` and its plots.
+``conditions`` says under what, ``methods`` and ``rival_methods`` what is compared, ``tuning`` which settings of it;
+``measure`` runs them interleaved. ``steps`` measures the cost alone on a model without training. ``document`` writes
+``docs/benchmarks.md`` and ``plots`` its plots.
 """

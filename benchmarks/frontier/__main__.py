@@ -1,4 +1,7 @@
-"""Run the benchmark: ``python -m benchmarks.frontier [--pairs 6] [--images 16] [--only PART]``."""
+"""Run the benchmark: ``python -m benchmarks.frontier [--only PART] [--condition KEY] [--tasks 10] [--resume]``.
+
+Each condition is saved when it is finished; ``--resume`` goes on after the last one.
+"""
 
 from __future__ import annotations
 
@@ -6,94 +9,153 @@ import argparse
 import importlib.metadata
 import logging
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.frontier import document
-from benchmarks.frontier.measure import Row, measure, rows
-from benchmarks.frontier.methods import LIBRARIES, UNCACHED, methods
-from benchmarks.frontier.results import Pictures, Steps, load
-from benchmarks.frontier.steps import MEDIUM, Cost, build, sample
-from benchmarks.held_out import decoded_pairs
+from benchmarks.frontier.calibration import Calibration, calibrate, calibration_tasks, job
+from benchmarks.frontier.conditions import CONDITIONS, Condition
+from benchmarks.frontier.measure import SEED, measure, rows
+from benchmarks.frontier.methods import Method
+from benchmarks.frontier.models import MODELS, PRESET_REFERENCES, PRESET_STEPS, Model, step_runs
+from benchmarks.frontier.results import Pictures, Results, Steps, load
+from benchmarks.frontier.samplers import Sampler
+from benchmarks.frontier.schedules import Schedules, measure_schedules
+from benchmarks.frontier.scripted import Schedule
+from benchmarks.frontier.steps import Cost, build, sample
+from benchmarks.frontier.tasks import tasks
+from benchmarks.frontier.tuning import families, tuned
 from benchmarks.machine import machine
 from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
-from lib_fluxkontext.hosts.diffusers.pipeline import Job
-from lib_fluxkontext.settings import KontextSettings
-from tools.small_kontext.data import PHRASINGS
 
-SIDE = 128
-STEPS = 28
-INSTRUCTION = {0: "first", 1: "first", 2: "left_right"}
-MEDIUM_STEPS = 8
-RUNS = {
-    UNCACHED: KontextSettings(cache=False),
-    "reference reuse, every 4": KontextSettings(cache=False, reference_refresh=4),
-    "First Block Cache, all reused": KontextSettings(cache_threshold=1.0),
-    "both, all reused": KontextSettings(cache_threshold=1.0, reference_refresh=4),
-}
-"""Random weights have no pictures to spoil, so the caches reuse whatever they can: only the cost is asked."""
+SIDE = 256
+STEPS_SIDE = 512
 
 
 def main() -> None:
     """Measure and write the document."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of held-out photographs (6)")
-    parser.add_argument("--images", type=int, default=16, help="pictures of each pair, in one batch (16)")
-    parser.add_argument("--rounds", type=int, default=3, help="of the model without training (3)")
-    parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
-    options = parser.parse_args()
-    results = load(document.DOCS / "benchmarks.json")
+    options = arguments()
+    options.output.mkdir(parents=True, exist_ok=True)
+    saved = options.output / "benchmarks.json"
+    results = load(saved)
     if options.only in (None, "pictures"):
-        results.pictures = pictures(options.pairs, options.images)
+        measure_pictures(results, saved, options)
     if options.only in (None, "steps"):
-        recipe = f"{MEDIUM_STEPS} Euler steps, medians over {options.rounds} interleaved rounds"
-        results.steps = Steps(machine(), recipe, medium(options.rounds))
-    results.save(document.DOCS / "benchmarks.json")
-    if results.pictures is None or results.steps is None:
-        parser.exit(message="The document needs the other parts too.\n")
-    document.frontier_plot(results.pictures.tables, document.DOCS / "benchmarks.png")
-    (document.DOCS / "benchmarks.md").write_text(document.page(results), encoding="utf-8")
-    print(f"Wrote {document.DOCS / 'benchmarks.md'}")
+        models = {name: MODELS[name] for name in options.model or MODELS}
+        if any(model.presets for model in models.values()):  # always anew: settings of the same name may have changed
+            results.schedules = schedules(options.tasks, options.side)
+        for name, model in models.items():
+            presets = results.schedules.presets if results.schedules is not None else {}
+            recipe = f"{model.steps} Euler steps, medians over {options.rounds} interleaved rounds"
+            costs = step_costs(name, model, presets, options.rounds)
+            results.steps[name] = Steps(machine(), recipe, costs)
+            results.save(saved)
+    print(f"Wrote {document.write(results, options.output)}")
 
 
-def pictures(pairs: int, images: int) -> Pictures:
-    """The frontier with two, one and no references, on one thread."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=10, help="pictures under each condition (10)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the models without training (3)")
+    parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
+    keys = ", ".join(one.key for one in CONDITIONS)
+    parser.add_argument("--condition", type=Condition.parse, action="append", help=f"measure this one again: {keys}")
+    parser.add_argument("--resume", action="store_true", help="leave out conditions that are already measured so")
+    parser.add_argument("--model", choices=tuple(MODELS), action="append", help="time the steps of this one (all)")
+    parser.add_argument("--output", type=Path, default=document.DOCS, help="folder of what is written (docs)")
+    # For a quick look whether everything runs
+    parser.add_argument("--side", type=int, default=SIDE, help=argparse.SUPPRESS)
+    parser.add_argument("--candidates", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure_pictures(results: Results, saved: Path, options: argparse.Namespace) -> None:
+    """Measure the conditions that are asked for, and save each."""
+    recipe = f"{options.tasks} tasks, {options.side}×{options.side}"
+    compared: dict[tuple[int, Sampler, int], Compared] = {}
+    for condition in options.condition or CONDITIONS:
+        before = results.pictures.get(condition.key)
+        if options.resume and before is not None and before.recipe == recipe:
+            report(f"{condition.key}: already measured")
+            continue
+        with one_thread():
+            pipeline = load_pipeline(device="cpu")
+            pipeline.set_progress_bar_config(disable=True)
+            tuned_for = (condition.references, condition.sampler, condition.steps)  # both groups have the same settings
+            if tuned_for not in compared:
+                compared[tuned_for] = tune(pipeline, condition, options.side, options.candidates)
+            found = tasks(condition.group, condition.references, options.tasks, options.side)
+            one = compared[tuned_for]
+            samples = list(measure(pipeline, condition, one.methods, found, one.calibration, report))
+        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("diffusers", "cache-dit"))
+        results.pictures[condition.key] = Pictures(machine(1), recipe, versions, one.candidates, rows(samples))
+        results.save(saved)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is compared: methods, ``UNCACHED_METHOD`` first, what they need, and of how many they were chosen."""
+
+    methods: list[Method]
+    calibration: Calibration
+    candidates: int
+
+
+def tune(pipeline: Any, condition: Condition, side: int, candidates: int | None) -> Compared:
+    """Calibrate the other caches, and choose the settings of all."""
+    known = calibration_tasks(condition, side)
+    report(f"{condition.key}: calibrating and choosing settings")
+    calibration = calibrate(pipeline, condition, known)
+    methods, tried = tuned(pipeline, families(condition, candidates), condition, known, calibration, report)
+    return Compared(methods, calibration, tried)
+
+
+def report(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, so that arithmetic rather than the start of small operations decides."""
     logging.disable(logging.WARNING)  # cache-dit reports every hook it sets
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    tables = {count: small(count, pairs, images) for count in (2, 1, 0)}
-    torch.set_num_threads(threads)
-    recipe = (
-        f"{pairs} pairs of photographs that no training step saw, {images} pictures each in one batch, {SIDE}×{SIDE}, "
-        f"{STEPS} Euler steps."
-    )
-    return Pictures(machine(1), recipe, importlib.metadata.version("cache-dit"), tables)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        logging.disable(logging.NOTSET)
 
 
-def small(references: int, pairs: int, images: int) -> list[Row]:
-    """The frontier with so many references."""
-    pipelines: dict[str, Any] = {library: load_pipeline(device="cpu") for library in LIBRARIES}
-    for pipeline in pipelines.values():
-        pipeline.set_progress_bar_config(disable=True)
-    prompt = PHRASINGS[INSTRUCTION[references]][0]
-    jobs = [
-        (Job(prompt, SIDE, SIDE, steps=STEPS, seed=1000 * number, images=images), pair[:references])
-        for number, pair in enumerate(decoded_pairs(pairs, SIDE))
-    ]
-    return rows(list(measure(pipelines, methods(references), jobs)))
+def schedules(count: int, side: int) -> Schedules:
+    """What the presets do on the trained model with ``PRESET_REFERENCES``, on the tasks of editing."""
+    pipeline = load_pipeline(device="cpu")
+    pipeline.set_progress_bar_config(disable=True)
+    condition = Condition("editing", PRESET_REFERENCES, "euler", PRESET_STEPS)
+    found = tasks(condition.group, condition.references, count, side)
+    jobs = [(job(task, condition, SEED * number), task.references) for number, task in enumerate(found)]
+    recipe = f"{PRESET_STEPS} Euler steps at {side}×{side}, the median of {count} tasks of editing"
+    return Schedules(recipe, measure_schedules(pipeline, jobs))
 
 
-def medium(rounds: int) -> dict[tuple[int, str], list[Cost]]:
-    """Costs on 140 million parameters, the runs taking turns."""
-    transformer = build(MEDIUM, torch.device("cpu"), torch.float32)
+def step_costs(
+    name: str, model: Model, schedules: Mapping[str, Schedule], rounds: int
+) -> dict[tuple[int, str], list[Cost]]:
+    """Costs on a model without training, the runs taking turns."""
+    transformer: Any = build(model.config, torch.device("cpu"), torch.float32)
     costs: dict[tuple[int, str], list[Cost]] = defaultdict(list)
     for turn in range(rounds):
-        for references in (2, 1, 0):
-            for name, settings in RUNS.items():
-                if references or not settings.reference_refresh:
-                    print(f"140 million parameters, round {turn + 1}, {references} references: {name}", flush=True)
-                    costs[references, name].append(sample(transformer, 512, references, settings, MEDIUM_STEPS))
+        for run in step_runs(model, schedules):
+            print(f"{name} model, round {turn + 1}, {run.references} references: {run.name}", flush=True)
+            cost = sample(transformer, STEPS_SIDE, run.references, run.settings, model.steps, schedule=run.schedule)
+            costs[run.references, run.name].append(cost)
     return dict(costs)
 
 

@@ -1,50 +1,58 @@
-"""Runs every method on every pair, taking turns, so that a slow minute hits them alike."""
+"""Runs every method on every task, taking turns, so that a slow minute hits them alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
-from benchmarks.frontier.methods import UNCACHED, Method
-from lib_fluxkontext.hosts.diffusers.pipeline import Generated, Job, generate
-from lib_fluxkontext.images.decode import Reference
+from benchmarks.frontier.calibration import Calibration, job
+from benchmarks.frontier.conditions import Condition
+from benchmarks.frontier.methods import UNCACHED, UNCACHED_METHOD, Method
+from benchmarks.frontier.quality import Qualities, Quality, compare
+from benchmarks.frontier.running import run_method
+from benchmarks.frontier.samplers import sampled_by
+from benchmarks.frontier.tasks import Group, Task
+from lib_fluxkontext.references.latent_cache import LatentCache
+
+SEED = 1000
+"""Between the noises of two tasks."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One batch of pictures by one method, against the uncached batch of the same noise.
+    """One picture by one method, against the uncached one of the same noise.
 
     Attributes:
         family: of the method.
         label: its setting.
         seconds: wall time of the sampling, from the first call of the transformer to the end of the last step.
-        reused: share of all images' steps that were not computed.
-        kept: share that was computed on kept references.
-        psnr: in dB, each picture's own, at most ``PSNR_CAP``.
-        ssim: each picture's own.
+        evaluations: its cost in full evaluations of the transformer; ``benchmarks.rivals.counting`` says how.
+        qualities: of the picture.
     """
 
     family: str
     label: str
     seconds: float
-    reused: float
-    kept: float
-    psnr: tuple[float, ...]
-    ssim: tuple[float, ...]
+    evaluations: float
+    qualities: Qualities
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method over all pairs: medians with quartiles for time and ratio, means for quality.
+    """A method over all tasks: medians with quartiles for time and ratio, means for the rest.
 
     Attributes:
-        ratio: median over the pairs of uncached seconds / seconds, both of the same turn.
+        ratio: median over the tasks of uncached seconds / seconds, both of the same turn.
         quartiles: of that ratio.
+        evaluations: full evaluations of a sampling.
+        whole: the whole picture against the uncached one.
+        inside: the edited region, over the tasks that have one; None where none has.
+        outside: what lies around it, likewise.
     """
 
     family: str
@@ -52,60 +60,66 @@ class Row:
     seconds: float
     ratio: float
     quartiles: tuple[float, float]
-    reused: float
-    kept: float
-    psnr: float
-    ssim: float
+    evaluations: float
+    whole: Quality
+    inside: Quality | None = None
+    outside: Quality | None = None
 
-
-PSNR_CAP = 60.0
-"""Pictures that differ by rounding alone would give any number; a mean must not hang on those."""
+    def judged(self, group: Group) -> float | None:
+        """PSNR by which a group is judged: outside of the edited region, or of the whole picture where it copies."""
+        area = self.outside if group == "editing" else self.whole
+        return area.psnr if area is not None else None
 
 
 def measure(
-    pipelines: Mapping[str, Any], methods: Sequence[Method], jobs: Sequence[tuple[Job, tuple[Reference, ...]]]
+    pipeline: Any,
+    condition: Condition,
+    methods: Sequence[Method],
+    found: Sequence[Task],
+    calibration: Calibration,
+    report: Callable[[str], None],
 ) -> Iterator[Sample]:
-    """All methods, pair by pair, after a warm-up.
+    """All methods, task by task, after a warm-up.
 
     Args:
-        pipelines: one for each of ``LIBRARIES``.
-        methods: ``UNCACHED`` among them.
-        jobs: a job and its references for each pair.
+        pipeline: of the trained model.
+        condition: sampler and steps.
+        methods: ``UNCACHED_METHOD`` first.
+        found: one picture each.
+        calibration: of the other caches.
+        report: is told of every finished task, in a line.
     """
-    uncached = next(method for method in methods if method.family == UNCACHED)
-    for library, pipeline in pipelines.items():
-        run_method(pipeline, replace(uncached, library=library), *jobs[0])
-    for number, (job, references) in enumerate(jobs):
-        print(f"pair {number + 1} of {len(jobs)}, {len(references)} references", flush=True)
-        exact = None
-        turn = number % len(methods)
-        for method in [uncached, *(m for m in (*methods[turn:], *methods[:turn]) if m is not uncached)]:
-            made, reused, kept = run_method(pipelines[method.library], method, job, references)
-            exact = made if exact is None else exact
-            psnr, ssim = zip(*(_compare(a, b) for a, b in zip(made.images, exact.images, strict=True)), strict=True)
-            yield Sample(method.family, method.label, made.report.sampling_seconds, reused, kept, psnr, ssim)
-
-
-def run_method(
-    pipeline: Any, method: Method, job: Job, references: tuple[Reference, ...]
-) -> tuple[Generated, float, float]:
-    """One batch by one method, and its shares of reused and of kept evaluations."""
-    with method.around(pipeline) as counts:
-        made = generate(pipeline, job, references, method.settings)
-    if counts is not None:
-        return made, 1 - counts["computed"] / job.steps, 0.0
-    calls = made.report.passes[0].calls
-    images = sum(call.images for call in calls)
-    return made, sum(call.reused for call in calls) / images, sum(call.kept for call in calls) / images
+    others = [method for method in methods if method is not UNCACHED_METHOD]
+    latents = LatentCache()
+    with sampled_by(pipeline, condition.sampler) as sampled:
+        for number, task in enumerate(found):
+            began = time.perf_counter()
+            seeded = job(task, condition, SEED * number)
+            if number == 0:
+                run_method(pipeline, sampled, UNCACHED_METHOD, seeded, task.references, calibration, latents)
+            exact = None
+            turn = number * len(others) // len(found)
+            for method in [UNCACHED_METHOD, *others[turn:], *others[:turn]]:
+                made, evaluations = run_method(pipeline, sampled, method, seeded, task.references, calibration, latents)
+                exact = exact or made.image
+                qualities = compare(made.image, exact, task.region)
+                yield Sample(method.family, method.label, made.report.sampling_seconds, evaluations, qualities)
+            took = time.perf_counter() - began
+            report(
+                f"{condition.key}: task {number + 1} of {len(found)}, {len(others) + 1} methods, {took:.0f} s: "
+                f"{task.prompt}"
+            )
 
 
 def rows(samples: Sequence[Sample]) -> list[Row]:
-    """One row a method, in the order they were first seen."""
+    """One row a method: the uncached first, then by family as they were first seen, each from the cheapest on."""
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.family, sample.label), []).append(sample)
     base = [sample.seconds for sample in groups[UNCACHED, "–"]]
-    return [_row(group, base) for group in groups.values()]
+    families = list(dict.fromkeys(family for family, _ in groups))
+    made = [_row(group, base) for group in groups.values()]
+    return sorted(made, key=lambda row: (families.index(row.family), row.evaluations))
 
 
 def _row(group: Sequence[Sample], base: Sequence[float]) -> Row:
@@ -117,15 +131,18 @@ def _row(group: Sequence[Sample], base: Sequence[float]) -> Row:
         seconds=median(sample.seconds for sample in group),
         ratio=median(ratios),
         quartiles=(low, high),
-        reused=float(np.mean([sample.reused for sample in group])),
-        kept=float(np.mean([sample.kept for sample in group])),
-        psnr=float(np.mean([value for sample in group for value in sample.psnr])),
-        ssim=float(np.mean([value for sample in group for value in sample.ssim])),
+        evaluations=float(np.mean([sample.evaluations for sample in group])),
+        whole=_whole_mean([sample.qualities.whole for sample in group]),
+        inside=_mean([sample.qualities.inside for sample in group]),
+        outside=_mean([sample.qualities.outside for sample in group]),
     )
 
 
-def _compare(image: Any, exact: Any) -> tuple[float, float]:
-    pixels, expected = np.asarray(image, float), np.asarray(exact, float)
-    error = float(np.mean((pixels - expected) ** 2))
-    psnr = PSNR_CAP if error == 0 else min(PSNR_CAP, 10 * np.log10(255**2 / error))
-    return float(psnr), float(structural_similarity(pixels, expected, channel_axis=2, data_range=255))
+def _mean(qualities: Sequence[Quality | None]) -> Quality | None:
+    present = [quality for quality in qualities if quality is not None]
+    return _whole_mean(present) if present else None
+
+
+def _whole_mean(qualities: Sequence[Quality]) -> Quality:
+    psnr, ssim, flip = (float(np.mean([getattr(one, name) for one in qualities])) for name in ("psnr", "ssim", "flip"))
+    return Quality(psnr, ssim, flip)

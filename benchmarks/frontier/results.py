@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier.measure import Row
+from benchmarks.frontier.quality import Quality
+from benchmarks.frontier.schedules import Schedules
 from benchmarks.frontier.steps import Cost
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Speed and quality on the small trained model.
+    """Speed and quality on the small trained model under one condition.
 
     Attributes:
         machine: date and hardware.
-        recipe: what was made, in a sentence.
-        cache_dit: its version.
-        tables: rows by number of references.
+        recipe: of which pictures, in a few words.
+        libraries: names and versions of those that other caches come from.
+        candidates: how many settings were tried for this table.
+        rows: the uncached method first.
     """
 
     machine: str
     recipe: str
-    cache_dit: str
-    tables: Mapping[int, Sequence[Row]]
+    libraries: str
+    candidates: int
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a step costs on the model without training.
+    """What a step costs on a model without training.
 
     Attributes:
         machine: date and hardware.
@@ -46,19 +50,28 @@ class Steps:
 
 @dataclass
 class Results:
-    """All parts of the document; ``None`` is not measured yet."""
+    """All parts of the document.
 
-    pictures: Pictures | None = None
-    steps: Steps | None = None
+    Attributes:
+        pictures: by key of the condition, those measured.
+        schedules: of the presets; None where not measured yet.
+        steps: by name of the model without training, those measured.
+    """
+
+    pictures: dict[str, Pictures] = field(default_factory=dict)
+    schedules: Schedules | None = None
+    steps: dict[str, Steps] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
         parts: dict[str, Any] = {}
-        if self.pictures is not None:
-            parts["pictures"] = asdict(self.pictures)
-        if self.steps is not None:
-            costs = [[*key, [asdict(cost) for cost in rounds]] for key, rounds in self.steps.costs.items()]
-            parts["steps"] = {"machine": self.steps.machine, "recipe": self.steps.recipe, "costs": costs}
+        if self.pictures:
+            parts["pictures"] = {key: asdict(pictures) for key, pictures in self.pictures.items()}
+        if self.schedules is not None:
+            presets = {name: " ".join(schedule) for name, schedule in self.schedules.presets.items()}
+            parts["schedules"] = {"recipe": self.schedules.recipe, "presets": presets}
+        if self.steps:
+            parts["steps"] = {model: _steps_to_json(steps) for model, steps in self.steps.items()}
         path.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -68,18 +81,33 @@ def load(path: Path) -> Results:
         return Results()
     parts = json.loads(path.read_text(encoding="utf-8"))
     results = Results()
-    if "pictures" in parts:
-        tables = {
-            int(count): [_row(values) for values in rows] for count, rows in parts["pictures"].pop("tables").items()
-        }
-        results.pictures = Pictures(tables=tables, **parts["pictures"])
+    pictures = parts.get("pictures", {})
+    if "tables" not in pictures:  # of before there were conditions: other methods on another model
+        results.pictures = {key: _pictures_from_json(values) for key, values in pictures.items()}
+    if "schedules" in parts:
+        presets = {name: tuple(kinds.split()) for name, kinds in parts["schedules"]["presets"].items()}
+        results.schedules = Schedules(parts["schedules"]["recipe"], presets)
     if "steps" in parts:
-        costs = {
-            (count, name): [Cost(**values) for values in rounds] for count, name, rounds in parts["steps"].pop("costs")
-        }
-        results.steps = Steps(costs=costs, **parts["steps"])
+        steps = parts["steps"]
+        models = {"medium": steps} if "costs" in steps else steps  # there was one model before there were two
+        results.steps = {model: _steps_from_json(values) for model, values in models.items()}
     return results
 
 
+def _pictures_from_json(values: dict[str, Any]) -> Pictures:
+    return Pictures(**values | {"rows": [_row(row) for row in values["rows"]]})
+
+
 def _row(values: dict[str, Any]) -> Row:
-    return Row(**values | {"quartiles": tuple(values["quartiles"])})
+    areas = {area: None if values[area] is None else Quality(**values[area]) for area in ("whole", "inside", "outside")}
+    return Row(**values | areas | {"quartiles": tuple(values["quartiles"])})
+
+
+def _steps_to_json(steps: Steps) -> dict[str, Any]:
+    costs = [[*key, [asdict(cost) for cost in rounds]] for key, rounds in steps.costs.items()]
+    return {"machine": steps.machine, "recipe": steps.recipe, "costs": costs}
+
+
+def _steps_from_json(values: dict[str, Any]) -> Steps:
+    costs = {(count, name): [Cost(**cost) for cost in rounds] for count, name, rounds in values["costs"]}
+    return Steps(values["machine"], values["recipe"], costs)

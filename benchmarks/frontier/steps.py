@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.frontier.scripted import KINDS, Schedule, scripted
 from lib_fluxkontext.caching.caches import Caches
 from lib_fluxkontext.caching.kv_store import Place
 from lib_fluxkontext.caching.sample_key import Step
@@ -39,6 +40,15 @@ MEDIUM: dict[str, Any] = {
     "guidance_embeds": True,
 }
 """About 140 million parameters: hidden 512, 8 + 16 blocks."""
+
+DEEP: dict[str, Any] = MEDIUM | {
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 56,
+    "num_attention_heads": 6,
+    "axes_dims_rope": (8, 24, 24),
+}
+"""143 million parameters at FLUX.1's own depth: hidden 336, 19 + 38 blocks. A first block is one of 57, as there."""
 
 FULL: dict[str, Any] = {
     "num_layers": 19,
@@ -97,7 +107,7 @@ class Sampled:
     peaks: Sequence[int]
 
 
-def build(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
+def build(config: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     """A transformer with random weights, made on its device."""
     from diffusers import FluxTransformer2DModel
 
@@ -112,7 +122,13 @@ def build(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> A
 
 
 def sample(
-    transformer: Any, side: int, references: int, settings: KontextSettings, steps: int, place: Place = "device"
+    transformer: Any,
+    side: int,
+    references: int,
+    settings: KontextSettings,
+    steps: int,
+    place: Place = "device",
+    schedule: Schedule | None = None,
 ) -> Cost:
     """Run Euler steps on noise, and return what they cost.
 
@@ -123,14 +139,26 @@ def sample(
         settings: which caches.
         steps: how many.
         place: where keys and values of references are kept.
+        schedule: kind of every step, in place of the caches' own decisions.
+
+    Raises:
+        ValueError: the schedule is of another length, or the settings do not allow it.
     """
     sigmas = torch.linspace(1, 0, steps + 1)
-    done = euler(transformer, side, references, build_caches(settings, references > 0, place), sigmas)
+    caches = build_caches(settings, references > 0, place)
+    if schedule is not None:
+        if len(schedule) != steps:
+            raise ValueError(f"a schedule of {len(schedule)} steps for {steps} steps")
+        caches = scripted(caches, schedule)
+    done = euler(transformer, side, references, caches, sigmas)
     note = done.report.notes[0] if done.report.notes else None
     if note is not None:
         print(f"  note: {note}")
-    seconds: dict[str, list[float]] = {"computed": [], "kept": [], "reused": []}
-    peaks: dict[str, list[int]] = {"computed": [], "kept": [], "reused": []}
+    found = tuple(step.kind for step in done.report.steps)
+    if schedule is not None and found != schedule:
+        raise ValueError(f"asked for {' '.join(schedule)}, got {' '.join(found)}")
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    peaks: dict[str, list[int]] = {kind: [] for kind in KINDS}
     for step in done.report.steps:
         seconds[step.kind].append(step.seconds)
         peaks[step.kind] += done.peaks[step.index : step.index + 1]
