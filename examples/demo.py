@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 FOLDER = Path("output") / "demo"
-PROMPT = "put the second picture into the bottom right corner of the first"
+PROMPT = "put the first picture on the left and the second on the right"
 INTERRUPTED = 130
 
 

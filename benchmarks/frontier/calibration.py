@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.frontier.conditions import Condition
 from benchmarks.frontier.samplers import sampled_by
-from benchmarks.frontier.tasks import KINDS, Task, tasks
+from benchmarks.frontier.tasks import Task, tasks
 from benchmarks.rivals.diffusers_caches import calibrated_ratios
 from benchmarks.rivals.flux_parts import Arguments, Compute, Grid, replaced_forward, token_count
 from benchmarks.rivals.region_e_schedule import fit_decay
@@ -51,11 +51,8 @@ class Calibration:
 
 
 def calibration_tasks(condition: Condition, side: int) -> list[Task]:
-    """Return two tasks on photographs of the training: one of each group, or two where nothing can be copied."""
-    references = condition.references
-    if ("copying", references) not in KINDS:
-        return tasks("editing", references, 2, side, held_out=False)
-    return [tasks(group, references, 1, side, held_out=False)[0] for group in ("copying", "editing")]
+    """Return two tasks of the condition's group on photographs of the training."""
+    return tasks(condition.group, condition.references, 2, side, held_out=False)
 
 
 def job(task: Task, condition: Condition, seed: int) -> Job:

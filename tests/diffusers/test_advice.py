@@ -14,7 +14,7 @@ from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.advice import advise, predict_reused
 from lib_fluxkontext.telemetry.records import GenerationReport
 from tests.diffusers.conftest import SIDE
-from tools.small_kontext import data as task
+from tools.small_kontext.instructions import PHRASINGS
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ LIMITS = {"cache_warmup_steps": 4, "cache_max_consecutive": 2, "cache_compute_la
 def sampled(pipeline: Any, references: list[Reference], threshold: float, **more: Any) -> GenerationReport:
     """Sample with First Block Cache; forecast is on, as by default."""
     settings = KontextSettings(sizing="no change", cache_threshold=threshold, **more)
-    job = Job(task.PHRASINGS["left_right"][0], SIDE, SIDE, steps=STEPS, seed=1)
+    job = Job(PHRASINGS["left_right"][0], SIDE, SIDE, steps=STEPS, seed=1)
     return generate(pipeline, job, references, settings).report
 
 

@@ -84,7 +84,7 @@ def test_two_images_and_a_sentence_make_a_picture_and_a_report(folder: Path, cap
     assert re.search(r"Kontext image 2: [0-9a-f]{12} 128×128", parameters)
     assert "Kontext cache threshold: 0.3" in parameters
     printed = capsys.readouterr().out
-    assert re.search(r"^Steps: 6 in .+ s: \d computed", printed, re.MULTILINE)
+    assert re.search(r"^Steps: 6 in .+: \d computed", printed, re.MULTILINE)
     assert "Picture: out" in printed
     page = Path("out/a.html").read_text(encoding="utf-8")
     assert page.count("data:image/") == 5  # references, result, and the first two once more to compare
@@ -207,7 +207,7 @@ def test_piped_output_is_plain_lines(folder: Path) -> None:
     announced, steps, *paths = printed.splitlines()
     assert announced.startswith("Making a 96×96 picture from woman.png and cat.jpg on cpu: put the first picture on")
     assert steps.startswith("Steps: 4 in ")
-    assert [line.split()[0] for line in paths] == ["Picture:", "Report:"]
+    assert [line.split()[0] for line in paths] == ["Memory:", "Picture:", "Report:"]
 
 
 @pytest.mark.slow
@@ -221,4 +221,4 @@ def test_a_terminal_shows_one_bar_and_nothing_else_while_it_loads(folder: Path, 
     assert re.fullmatch(r"Sampling 100%\|\S+\| 4/4 \[\S+, +\d+\.\d\ds/step\]", bar)
     assert len(bar) < 80
     assert steps.startswith("Steps: 4 in ")
-    assert [line.split()[0] for line in paths] == ["Picture:", "Report:"]
+    assert [line.split()[0] for line in paths] == ["Memory:", "Picture:", "Report:"]

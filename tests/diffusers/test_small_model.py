@@ -12,7 +12,9 @@ from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
-from tools.small_kontext import data as task
+from tools.small_kontext.data import psnr
+from tools.small_kontext.instructions import KINDS, PHRASINGS
+from tools.small_kontext.targets import target
 
 pytestmark = pytest.mark.slow
 
@@ -28,37 +30,37 @@ def made(pipeline: Any, prompt: str, references: list[Reference], settings: Kont
 
 def decibels(picture: Image.Image, expected: Image.Image) -> float:
     """Return the peak signal-to-noise ratio of two 8-bit pictures."""
-    return task.psnr(np.asarray(picture), np.asarray(expected), peak=255)
+    return psnr(np.asarray(picture), np.asarray(expected), peak=255)
 
 
 @pytest.mark.parametrize("kind", ["left_right", "swap", "first", "second"])
 def test_the_picture_is_what_the_instruction_asks_for(
     pipeline: Any, woman: Reference, cat: Reference, kind: str
 ) -> None:
-    prompt = task.PHRASINGS[kind][0]
+    prompt = PHRASINGS[kind][0]
     picture = made(pipeline, prompt, [woman, cat])
-    wanted = {name: task.target(name, woman.image, cat.image, (SIDE, SIDE)) for name in task.KINDS}
+    wanted = {name: target(name, woman.image, cat.image, (SIDE, SIDE)) for name in KINDS}
     scores = {name: decibels(picture, image) for name, image in wanted.items()}
     assert max(scores, key=scores.get) == kind, scores
     assert scores[kind] > LIKE, scores
 
 
 def test_swapped_references_are_swapped_in_the_picture(pipeline: Any, woman: Reference, cat: Reference) -> None:
-    prompt = task.PHRASINGS["left_right"][0]
+    prompt = PHRASINGS["left_right"][0]
     swapped = made(pipeline, prompt, [cat, woman])
-    assert decibels(swapped, task.target("left_right", cat.image, woman.image, (SIDE, SIDE))) > LIKE
-    assert decibels(swapped, task.target("left_right", woman.image, cat.image, (SIDE, SIDE))) < 15
+    assert decibels(swapped, target("left_right", cat.image, woman.image, (SIDE, SIDE))) > LIKE
+    assert decibels(swapped, target("left_right", woman.image, cat.image, (SIDE, SIDE))) < 15
 
 
 def test_without_references_the_canvas_stays_blank(pipeline: Any, woman: Reference, cat: Reference) -> None:
-    for kind in task.KINDS:
-        picture = made(pipeline, task.PHRASINGS[kind][0], [])
+    for kind in KINDS:
+        picture = made(pipeline, PHRASINGS[kind][0], [])
         assert np.asarray(picture, float).std() < 12  # blank: the model knows pictures only from its references
-        assert decibels(picture, task.target(kind, woman.image, cat.image, (SIDE, SIDE))) < LIKE - 2
+        assert decibels(picture, target(kind, woman.image, cat.image, (SIDE, SIDE))) < LIKE - 2
 
 
 def test_the_cache_reuses_steps_and_stays_close(pipeline: Any, woman: Reference, cat: Reference) -> None:
-    job = Job(task.PHRASINGS["left_right"][0], SIDE, SIDE, steps=20, seed=1)
+    job = Job(PHRASINGS["left_right"][0], SIDE, SIDE, steps=20, seed=1)
     exact = generate(pipeline, job, [woman, cat], AS_IT_IS)
     cached = generate(pipeline, job, [woman, cat], KontextSettings(sizing="no change", cache_threshold=0.1))
     assert cached.report.reused_steps >= 2
@@ -68,4 +70,4 @@ def test_the_cache_reuses_steps_and_stays_close(pipeline: Any, woman: Reference,
 def test_a_third_reference_is_accepted(pipeline: Any, woman: Reference, cat: Reference) -> None:
     """The small model was trained on two, so only the tokens are tested."""
     report = generate(pipeline, Job("side by side", SIDE, SIDE, steps=2), [woman, cat, woman], AS_IT_IS).report
-    assert report.passes[0].reference_tokens == (36, 36, 36)
+    assert report.passes[0].reference_tokens == (SIDE * SIDE // 256,) * 3

@@ -89,7 +89,7 @@ def generate(
     """
     device = str(pipe.device)
     states, pooled, text_ids = pipe.encode_prompt(prompts, None, max_sequence_length=text_length)
-    layout = Layout(size, tuple(row[0].size for row in references), 1, 1.0)
+    layout = Layout(size, tuple(row[0].size for row in references))
     ids = layout_ids(layout).to(device)
     context = [pack(encode(pipe, row)) for row in references]
     count = size[0] * size[1] // 256

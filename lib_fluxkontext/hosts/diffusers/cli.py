@@ -37,8 +37,8 @@ from lib_fluxkontext.settings import (
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
-SMALL_MODEL_SIZE = "256x256"
-"""The largest size that the small model was trained on."""
+SMALL_MODEL_SIZE = "96x96"
+"""What the small model was trained on most."""
 
 DEFAULT_SIZE = (1024, 1024)
 """Width and height in pixels where there is no reference to go by."""
