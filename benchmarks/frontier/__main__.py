@@ -1,4 +1,4 @@
-"""Run the benchmark: ``python -m benchmarks.frontier [--only PART] [--condition KEY] [--tasks 10] [--resume]``.
+"""Run the benchmark: ``python -m benchmarks.frontier [--only PART] [--condition KEY] [--tasks 8] [--resume]``.
 
 Each condition is saved when it is finished; ``--resume`` goes on after the last one.
 """
@@ -62,7 +62,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=10, help="pictures under each condition (10)")
+    parser.add_argument("--tasks", type=int, default=8, help="pictures under each condition (8)")
     parser.add_argument("--rounds", type=int, default=3, help="of the models without training (3)")
     parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
     keys = ", ".join(one.key for one in (*CONDITIONS, *EDITING))
