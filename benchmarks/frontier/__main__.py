@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.frontier import document
 from benchmarks.frontier.calibration import Calibration, calibrate, calibration_tasks, job
-from benchmarks.frontier.conditions import CONDITIONS, EDITING, Condition
+from benchmarks.frontier.conditions import CONDITIONS, KNOWN, Condition
 from benchmarks.frontier.measure import SEED, measure, rows
 from benchmarks.frontier.methods import Method
 from benchmarks.frontier.models import MODELS, PRESET_REFERENCES, PRESET_STEPS, Model, step_runs
@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=8, help="pictures under each condition (8)")
     parser.add_argument("--rounds", type=int, default=3, help="of the models without training (3)")
     parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
-    keys = ", ".join(one.key for one in (*CONDITIONS, *EDITING))
+    keys = ", ".join(one.key for one in KNOWN)
     parser.add_argument("--condition", type=Condition.parse, action="append", help=f"measure this one again: {keys}")
     parser.add_argument("--resume", action="store_true", help="leave out conditions that are already measured so")
     parser.add_argument("--model", choices=tuple(MODELS), action="append", help="time the steps of this one (all)")

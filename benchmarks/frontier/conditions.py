@@ -64,21 +64,20 @@ class Condition:
         return condition
 
 
-CONDITIONS = (
-    Condition("copying", 2, "euler", 20),
-    Condition("copying", 1, "euler", 20),
-    Condition("copying", 2, "euler", 28),
-    Condition("copying", 2, "dpmpp2m", 20),
-    Condition("copying", 2, "heun", 10),
-)
-"""What ``python dev.py bench`` measures, in the order of the document."""
+def _of_group(group: Group, *references: int) -> tuple[Condition, ...]:
+    """Return what a group is measured under: Euler for each number of references, and two of them otherwise."""
+    others: tuple[tuple[Sampler, int], ...] = (("euler", 28), ("dpmpp2m", 20), ("heun", 10))
+    return (
+        *(Condition(group, count, "euler", 20) for count in references),
+        *(Condition(group, 2, sampler, steps) for sampler, steps in others),
+    )
 
-EDITING = (
-    Condition("editing", 2, "euler", 20),
-    Condition("editing", 1, "euler", 20),
-    Condition("editing", 0, "euler", 20),
-    Condition("editing", 2, "euler", 28),
-    Condition("editing", 2, "dpmpp2m", 20),
-    Condition("editing", 2, "heun", 10),
-)
+
+CONDITIONS = _of_group("copying", 2, 1)
+"""What ``python dev.py bench`` measures."""
+
+EDITING = _of_group("editing", 2, 1, 0)
 """For a model that has learned to edit; the one that is shipped copies."""
+
+KNOWN = (*EDITING, *CONDITIONS)
+"""All, in the order of the document."""

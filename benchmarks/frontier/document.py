@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.frontier.conditions import CONDITIONS, EDITING, Condition
+from benchmarks.frontier.conditions import KNOWN, Condition
 from benchmarks.frontier.models import MODELS
 from benchmarks.frontier.plots import plot
 from benchmarks.frontier.quality import PSNR_CAP
@@ -66,7 +66,7 @@ def pictures_part(results: Results) -> str:
     if not results.pictures:
         return f"{title}\n\nNot measured yet: `python dev.py bench --only pictures`."
     known = {condition.key: condition for condition in map(Condition.parse, results.pictures)}
-    order = [one.key for one in (*EDITING, *CONDITIONS) if one.key in known]
+    order = [one.key for one in KNOWN if one.key in known]
     order += [key for key in known if key not in order]
     libraries = ", ".join(dict.fromkeys(pictures.libraries for pictures in results.pictures.values()))
     plots = []

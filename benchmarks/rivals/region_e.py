@@ -25,6 +25,7 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor
 
+from benchmarks.rivals.flux_parts import Grid
 from benchmarks.rivals.region_e_key_values import (
     KeyValues,
     Region,
@@ -32,7 +33,7 @@ from benchmarks.rivals.region_e_key_values import (
     keep_key_values,
     same_regions,
 )
-from benchmarks.rivals.region_e_partition import Grid, edited_tokens, jump_factor, one_step_estimate
+from benchmarks.rivals.region_e_partition import edited_tokens, jump_factor, one_step_estimate
 from benchmarks.rivals.region_e_schedule import PlannedStep, RegionESettings, StepKind, plan_steps
 from benchmarks.rivals.work import Work
 from lib_fluxkontext.hooks.adapter import named_arguments

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Grid = tuple[int, int]
-"""Rows and columns in tokens."""
+from benchmarks.rivals.flux_parts import Grid
 
 
 def one_step_estimate(sample: Tensor, velocity: Tensor, sigma: float) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lib_fluxkontext.references.tokens import pack
 from tools.small_kontext.batches import Layout, layout_ids
-from tools.small_kontext.card import write_results
+from tools.small_kontext.card import MAIN, write_results
 from tools.small_kontext.data import HELD_OUT, held_out_pairs, psnr, to_array
 from tools.small_kontext.flow import GUIDANCE
 from tools.small_kontext.instructions import EDITS, KINDS, of_kind
@@ -42,15 +42,6 @@ def load(folder: Path) -> FluxKontextPipeline:
     pipe = FluxKontextPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Undo ``pack`` for latents of ``height`` x ``width``."""
-    return (
-        tokens.reshape(len(tokens), height // 2, width // 2, -1, 2, 2)
-        .permute(0, 3, 1, 4, 2, 5)
-        .reshape(len(tokens), -1, height, width)
-    )
 
 
 @torch.no_grad()
@@ -113,7 +104,7 @@ def generate(
             return_dict=False,
         )[0][:, :count]
         tokens = pipe.scheduler.step(velocity, time_step, tokens, return_dict=False)[0]
-    latents = unpack(tokens, size[1] // 8, size[0] // 8)
+    latents = pipe._unpack_latents(tokens, size[1], size[0], pipe.vae_scale_factor)
     latents = latents / pipe.vae.config.scaling_factor + pipe.vae.config.shift_factor
     return pipe.vae.decode(latents, return_dict=False)[0].clamp(-1, 1).float().cpu().numpy()
 
@@ -230,7 +221,7 @@ def main() -> None:
         found[f"autoencoder {side}"] = values
         print(f"autoencoder alone, {side}x{side}: {np.mean(list(values.values())):.2f} dB")
     cases: dict[str, tuple[Sequence[str], dict[str, Any]]]
-    cases = {"canvas and references 256x256": (arguments.only or (*KINDS, *EDITS), {})}
+    cases = {MAIN: (arguments.only or (*KINDS, *EDITS), {})}
     cases |= MORE if arguments.more else {}
     for title, (kinds, options) in cases.items():
         print(f"\n{title}, {arguments.steps} steps; PSNR in dB")
