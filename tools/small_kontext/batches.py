@@ -24,21 +24,21 @@ TEXT_LENGTHS = {24: 0.6, 64: 0.2, 128: 0.08, 256: 0.1, 512: 0.02}
 """Padded lengths of the T5 text, and how often each is trained: diffusers' default is 512, Forge's 256."""
 
 KIND_WEIGHTS = {
-    "left_right": 0.10,
-    "swap": 0.10,
-    "first": 0.06,
-    "second": 0.06,
-    "inset": 0.14,
-    "grey": 0.08,
-    "blur": 0.08,
-    "brighten": 0.07,
-    "tint": 0.09,
-    "mirror": 0.04,
-    "add": 0.06,
-    "remove": 0.03,
-    "repaint": 0.04,
-    "frame": 0.025,
-    "caption": 0.025,
+    "left_right": 0.06,
+    "swap": 0.06,
+    "first": 0.03,
+    "second": 0.04,
+    "inset": 0.18,
+    "grey": 0.05,
+    "blur": 0.06,
+    "brighten": 0.05,
+    "tint": 0.07,
+    "mirror": 0.05,
+    "add": 0.09,
+    "remove": 0.05,
+    "repaint": 0.08,
+    "frame": 0.07,
+    "caption": 0.06,
 }
 """How often each kind is trained where there are two references."""
 
@@ -143,11 +143,13 @@ class Batch:
         clean: the answers' packed latents, (N, tokens, 64).
         references: the references' packed latents, one after the other, or None.
         prompts: a phrasing for each.
+        instructions: what each asks for.
     """
 
     clean: Tensor
     references: Tensor | None
     prompts: list[str]
+    instructions: list[Instruction]
 
 
 class Batches:
@@ -174,12 +176,13 @@ class Batches:
         latents = [
             self.pools[size].latents[[row[place] for row in rows]] for place, size in enumerate(layout.references)
         ]
-        targets, prompts, changed = [], [], {}
+        targets, prompts, instructions, changed = [], [], [], {}
         for number, row in enumerate(rows):
             given = [self.pools[size].pictures[i] for size, i in zip(layout.references, row, strict=True)]
             instruction = self.instruction(len(given))
             made = example(instruction, *(*given, None, None)[:2], layout.canvas)
             targets.append(made.target)
+            instructions.append(instruction)
             phrasings = instruction.phrasings()
             prompts.append(phrasings[rng.integers(len(phrasings))])
             if given and made.references[0] is not given[0]:
@@ -187,7 +190,7 @@ class Batches:
         if changed:
             latents[0][list(changed)] = self.encoder(list(changed.values()))
         packed = [pack(part) for part in latents]
-        return Batch(pack(self.encoder(targets)), torch.cat(packed, 1) if packed else None, prompts)
+        return Batch(pack(self.encoder(targets)), torch.cat(packed, 1) if packed else None, prompts, instructions)
 
 
 class TextTable:

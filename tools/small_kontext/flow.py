@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from functools import partial
 
 import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tools.small_kontext.batches import TEXT_LENGTHS, Batches, Layout, TextTable, layout_ids
 from tools.small_kontext.optim import Muon
+from tools.small_kontext.pointing import HEADS, Pointing, wanted_sources
 from tools.small_kontext.schedule import Average, progress, rate_at
+from tools.small_kontext.speed import compile_blocks
 from tools.small_kontext.text import WIDTH
 
 GUIDANCE = 3.5
@@ -57,27 +56,28 @@ def train_transformer(
     peak: float = 0.02,
     batch: int = 24,
     sharpen: float = 1.0,
+    pointing: float = 0.3,
 ) -> FluxTransformer2DModel:
     """Train by rectified flow: x = sigma*noise + (1-sigma)*x0, predict noise - x0.
 
     sigma is uniform, then shifted by a factor of 1.6, as the scheduler does at these sizes. One step uses
     one layout and one text length; ``batch`` is for the shortest sequence with two references, and smaller for
-    longer ones.
+    longer ones. ``pointing`` is the weight of the supervised attention's loss; it falls to a tenth by the end.
     """
     model = (start or build_transformer()).to(device)
     parameters = list(model.parameters())
     optimiser = Muon(model, r"^proj_out|embed|\.norm", peak, 0.08 * peak, sharpen)
     average = Average(model, 0.998)
+    heads = Pointing(model)
+    if device == "cpu":
+        compile_blocks(model, HEADS)
     rng = np.random.default_rng(seed)
     weights = np.array([layout.weight for layout in layouts])
     weights /= weights.sum()
     lengths, chances = list(TEXT_LENGTHS), list(TEXT_LENGTHS.values())
     ids = [layout_ids(layout).to(device) for layout in layouts]
-    # On the CPU, short sequences: plain matrix products are nearly twice as fast as the fused attention.
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    attention = partial(sdpa_kernel, SDPBackend.MATH) if device == "cpu" else nullcontext
     started = last = time.time()
-    step, total, counted = 0, 0.0, 0
+    step, total, astray, counted = 0, 0.0, 0.0, 0
     while (done := progress(step, steps, started, minutes)) < 1:
         index = int(rng.choice(len(layouts), p=weights))
         length = int(rng.choice(lengths, p=chances))
@@ -93,7 +93,7 @@ def train_transformer(
         if rng.random() < 0.5:
             guidance = torch.rand(size, device=device) * 5 + 1
         tokens = noisy if references is None else torch.cat([noisy, references], 1)
-        with torch.autocast(device, torch.bfloat16), attention():
+        with torch.autocast(device, torch.bfloat16):
             velocity = model(
                 hidden_states=tokens,
                 encoder_hidden_states=states,
@@ -105,20 +105,22 @@ def train_transformer(
                 return_dict=False,
             )[0]
         loss = (velocity[:, : clean.shape[1]].float() - (noise - clean)).square().mean()
-        with attention():
-            loss.backward()
+        lost = torch.zeros((), device=device)
+        if references is not None:
+            lost = heads.loss(wanted_sources(drawn.instructions, layouts[index], device), ids[index], length)
+        (loss + pointing * (1 - 0.9 * done) * lost).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step(rate_at(done, 1.0))
         average.update()
         step += 1
         if index == 0:
-            total, counted = total + float(loss.detach()), counted + 1
+            total, astray, counted = total + float(loss.detach()), astray + float(lost.detach()), counted + 1
         if step % 100 == 0 or step == 5:
             rate = (time.time() - last) / (100 if step > 5 else 5)
             last = time.time()
-            mean = total / counted if counted else math.nan
-            log(f"flow {step}/{steps} {done:.0%} loss {mean:.4f} (first layout) {rate:.3f} s/step")
-            total, counted = 0.0, 0
+            mean, away = (value / counted if counted else math.nan for value in (total, astray))
+            log(f"flow {step}/{steps} {done:.0%} loss {mean:.4f}, heads {away:.3f} (first layout) {rate:.3f} s/step")
+            total, astray, counted = 0.0, 0.0, 0
         if step % 500 == 0:
             checkpoint(model)
     average.copy_back()
