@@ -3,9 +3,10 @@
 A call is *exact* when all blocks and all tokens ran in it, and *approximate* when First Block Cache reused it or it ran
 with cached reference keys and values. Between two exact calls, at σ₀ with result v₀ and at σ₁ with v₁, the sampler
 moved by Σ wᵢ·gᵢ, where gᵢ is the result of call i and wᵢ the change of sigma after it. At the second exact call, the
-line between both exact results says what the calls between should have returned, and
+polynomial p through both exact results, and through the one before them where there is one, says what the calls between
+should have returned: in Newton's form
 
-    error = Σ wᵢ·(v₀ + (v₁ − v₀)·(σᵢ − σ₀)/(σ₁ − σ₀)) − Σ wᵢ·gᵢ
+    p(σ) = v₀ + [v₀, v₁]·(σ − σ₀) + [v₋₁, v₀, v₁]·(σ − σ₀)·(σ − σ₁),    error = Σ wᵢ·p(σᵢ) − Σ wᵢ·gᵢ
 
 is how far the latent is off. It is added to the exact result itself: v₁ + error / w, with w the width of the previous
 step, because the width of the next is not known yet; the difference that this makes is carried over. So the picture
@@ -49,6 +50,9 @@ class _CorrectionState:
         exact_sigma: (B,), of that call.
         moved: (B, n, C), Σ wᵢ·gᵢ since the last exact call.
         moment: (B,), Σ wᵢ·(σᵢ − σ₀).
+        square: (B,), Σ wᵢ·(σᵢ − σ₀)².
+        earlier: (B, n, C), result of the exact call before that.
+        earlier_sigma: (B,), of that call; ``exact_sigma`` where there was none.
         carried: (B, n, C), the error that the last exact call set out to remove.
         monotonic: (B,) bool, whether sigma never rose since the last exact call.
     """
@@ -60,6 +64,9 @@ class _CorrectionState:
     exact_sigma: Tensor
     moved: Tensor
     moment: Tensor
+    square: Tensor
+    earlier: Tensor
+    earlier_sigma: Tensor
     carried: Tensor
     monotonic: Tensor
 
@@ -106,6 +113,9 @@ def _initial_state(sigma: Tensor, result: Tensor) -> _CorrectionState:
         exact_sigma=sigma,
         moved=no_error,
         moment=no_width,
+        square=no_width,
+        earlier=no_error,
+        earlier_sigma=sigma,
         carried=no_error,
         monotonic=torch.ones_like(sigma, dtype=torch.bool),
     )
@@ -113,13 +123,15 @@ def _initial_state(sigma: Tensor, result: Tensor) -> _CorrectionState:
 
 def _advance(before: _CorrectionState, sigma: Tensor, exact: Sequence[bool], result: Tensor) -> _CorrectionState:
     step = sigma - before.sigma
+    distance = before.sigma - before.exact_sigma
     approximate = replace(
         before,
         sigma=sigma.clone(),
         width=torch.where(step < 0, step, before.width),  # second-order samplers call twice at a sigma
         returned=result.clone(),
         moved=torch.addcmul(before.moved, expand_like(step, before.moved), before.returned.float()),
-        moment=before.moment + step * (before.sigma - before.exact_sigma),
+        moment=before.moment + step * distance,
+        square=before.square + step * distance**2,
         monotonic=before.monotonic & (step <= 0),
     )
     if not any(exact):
@@ -141,7 +153,7 @@ def _apply_correction(state: _CorrectionState, result: Tensor) -> _CorrectionSta
     run = state.sigma - state.exact_sigma
     slope = (value - state.exact) / expand_like(torch.where(run < 0, run, 1.0), value)
     target = state.carried + expand_like(run, value) * state.exact + expand_like(state.moment, value) * slope
-    error = target - state.moved
+    error = target - state.moved + _bend(state, slope)
     usable = state.monotonic & torch.isfinite(error.sum(dim=(1, 2)))
     error = torch.where(expand_like(usable, error), error * expand_like(_trust(state.exact, value), error), 0.0)
     return replace(
@@ -151,9 +163,23 @@ def _apply_correction(state: _CorrectionState, result: Tensor) -> _CorrectionSta
         exact_sigma=state.sigma,
         moved=torch.zeros_like(value),
         moment=torch.zeros_like(run),
+        square=torch.zeros_like(run),
+        earlier=state.exact,
+        earlier_sigma=state.exact_sigma,
         carried=error,
         monotonic=torch.ones_like(state.monotonic),
     )
+
+
+def _bend(state: _CorrectionState, slope: Tensor) -> Tensor:
+    """Return what the parabola adds to the line, (B, n, C); 0 where there are no three exact results."""
+    run, before = state.sigma - state.exact_sigma, state.exact_sigma - state.earlier_sigma
+    usable = (run < 0) & (before < 0)
+    earlier_slope = (state.exact - state.earlier) / expand_like(torch.where(before < 0, before, 1.0), slope)
+    second = (slope - earlier_slope) / expand_like(torch.where(usable, run + before, 1.0), slope)
+    bend = second * expand_like(state.square - run * state.moment, slope)
+    usable &= torch.isfinite(bend.sum(dim=(1, 2)))
+    return torch.where(expand_like(usable, bend), bend, 0.0)
 
 
 def _trust(previous: Tensor, current: Tensor) -> Tensor:

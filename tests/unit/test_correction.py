@@ -66,6 +66,25 @@ def test_a_curve_ends_nearer_to_the_true_picture() -> None:
     assert abs(corrected - true) < abs(plain - true) / 4
 
 
+def test_where_the_velocity_is_a_parabola_three_exact_results_are_enough() -> None:
+    exact = [True, True, False, False, True, True]
+    corrected, plain, true = sampled(EVEN, exact, lambda s: 2.0 - 4.0 * s + 3.0 * s**2, lambda s: 0.2)
+    assert abs(plain - true) > 0.05
+    assert corrected == pytest.approx(true, abs=1e-5)
+
+
+def test_an_earlier_result_that_is_not_finite_leaves_the_line() -> None:
+    given = []
+    for first in (float("inf"), None):
+        correction = Correction()
+        if first is not None:
+            correction.apply([0], at(1.0), [True], filled(first))
+        correction.apply([0], at(0.9), [True], filled(1.0))
+        correction.apply([0], at(0.8), [False], filled(2.0))
+        given.append(correction.apply([0], at(0.7), [True], filled(1.1)))
+    assert torch.equal(*given)
+
+
 def test_exact_calls_in_a_row_owe_nothing_but_rounding() -> None:
     correction, generator = Correction(), torch.Generator().manual_seed(1)
     for sigma in UNEVEN:
