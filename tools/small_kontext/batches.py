@@ -16,6 +16,7 @@ from lib_fluxkontext.references.tokens import pack
 from tools.small_kontext.data import to_array
 from tools.small_kontext.instructions import PHRASINGS, Instruction, all_phrasings, of_kind
 from tools.small_kontext.pictures import PictureSource
+from tools.small_kontext.region_probe import cells_of
 from tools.small_kontext.targets import Size, example
 from tools.small_kontext.text import TextEncoders
 from tools.small_kontext.vae import features_of, latents_of
@@ -24,21 +25,21 @@ TEXT_LENGTHS = {24: 0.6, 64: 0.2, 128: 0.08, 256: 0.1, 512: 0.02}
 """Padded lengths of the T5 text, and how often each is trained: diffusers' default is 512, Forge's 256."""
 
 KIND_WEIGHTS = {
-    "left_right": 0.06,
-    "swap": 0.06,
-    "first": 0.03,
-    "second": 0.04,
-    "inset": 0.18,
-    "grey": 0.05,
-    "blur": 0.06,
-    "brighten": 0.05,
-    "tint": 0.07,
-    "mirror": 0.05,
-    "add": 0.09,
-    "remove": 0.05,
-    "repaint": 0.08,
-    "frame": 0.07,
-    "caption": 0.06,
+    "left_right": 0.04,
+    "swap": 0.04,
+    "first": 0.02,
+    "second": 0.02,
+    "inset": 0.20,
+    "grey": 0.03,
+    "blur": 0.04,
+    "brighten": 0.03,
+    "tint": 0.04,
+    "mirror": 0.03,
+    "add": 0.14,
+    "remove": 0.09,
+    "repaint": 0.13,
+    "frame": 0.08,
+    "caption": 0.07,
 }
 """How often each kind is trained where there are two references."""
 
@@ -144,12 +145,14 @@ class Batch:
         references: the references' packed latents, one after the other, or None.
         prompts: a phrasing for each.
         instructions: what each asks for.
+        regions: where each answer is edited, ``region_probe.cells_of``, (N, tokens, cells).
     """
 
     clean: Tensor
     references: Tensor | None
     prompts: list[str]
     instructions: list[Instruction]
+    regions: Tensor
 
 
 class Batches:
@@ -176,13 +179,14 @@ class Batches:
         latents = [
             self.pools[size].latents[[row[place] for row in rows]] for place, size in enumerate(layout.references)
         ]
-        targets, prompts, instructions, changed = [], [], [], {}
+        targets, prompts, instructions, regions, changed = [], [], [], [], {}
         for number, row in enumerate(rows):
             given = [self.pools[size].pictures[i] for size, i in zip(layout.references, row, strict=True)]
             instruction = self.instruction(len(given))
             made = example(instruction, *(*given, None, None)[:2], layout.canvas)
             targets.append(made.target)
             instructions.append(instruction)
+            regions.append(cells_of(made.region))
             phrasings = instruction.phrasings()
             prompts.append(phrasings[rng.integers(len(phrasings))])
             if given and made.references[0] is not given[0]:
@@ -190,7 +194,8 @@ class Batches:
         if changed:
             latents[0][list(changed)] = self.encoder(list(changed.values()))
         packed = [pack(part) for part in latents]
-        return Batch(pack(self.encoder(targets)), torch.cat(packed, 1) if packed else None, prompts, instructions)
+        references = torch.cat(packed, 1) if packed else None
+        return Batch(pack(self.encoder(targets)), references, prompts, instructions, torch.stack(regions))
 
 
 class TextTable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +12,7 @@ from diffusers import FluxTransformer2DModel
 from tools.small_kontext.batches import TEXT_LENGTHS, Batches, Layout, TextTable, layout_ids
 from tools.small_kontext.optim import Muon
 from tools.small_kontext.pointing import HEADS, Pointing, wanted_sources
+from tools.small_kontext.region_probe import RegionProbe
 from tools.small_kontext.schedule import Average, progress, rate_at
 from tools.small_kontext.speed import compile_blocks
 from tools.small_kontext.text import WIDTH
@@ -57,27 +57,29 @@ def train_transformer(
     batch: int = 24,
     sharpen: float = 1.0,
     pointing: float = 0.3,
+    placing: float = 1.0,
 ) -> FluxTransformer2DModel:
     """Train by rectified flow: x = sigma*noise + (1-sigma)*x0, predict noise - x0.
 
     sigma is uniform, then shifted by a factor of 1.6, as the scheduler does at these sizes. One step uses
     one layout and one text length; ``batch`` is for the shortest sequence with two references, and smaller for
-    longer ones. ``pointing`` is the weight of the supervised attention's loss; it falls to a tenth by the end.
+    longer ones. ``pointing`` and ``placing`` are the weights of the supervised attention's loss and of the
+    region's; both fall to a tenth by the end.
     """
     model = (start or build_transformer()).to(device)
     parameters = list(model.parameters())
     optimiser = Muon(model, r"^proj_out|embed|\.norm", peak, 0.08 * peak, sharpen)
     average = Average(model, 0.998)
-    heads = Pointing(model)
+    heads, probe = Pointing(model), RegionProbe(model)
     if device == "cpu":
-        compile_blocks(model, HEADS)
+        compile_blocks(model, HEADS)  # the probe's block is one of theirs
     rng = np.random.default_rng(seed)
     weights = np.array([layout.weight for layout in layouts])
     weights /= weights.sum()
     lengths, chances = list(TEXT_LENGTHS), list(TEXT_LENGTHS.values())
     ids = [layout_ids(layout).to(device) for layout in layouts]
     started = last = time.time()
-    step, total, astray, counted = 0, 0.0, 0.0, 0
+    step, sums, counted = 0, np.zeros(3), 0
     while (done := progress(step, steps, started, minutes)) < 1:
         index = int(rng.choice(len(layouts), p=weights))
         length = int(rng.choice(lengths, p=chances))
@@ -108,19 +110,22 @@ def train_transformer(
         lost = torch.zeros((), device=device)
         if references is not None:
             lost = heads.loss(wanted_sources(drawn.instructions, layouts[index], device), ids[index], length)
-        (loss + pointing * (1 - 0.9 * done) * lost).backward()
+        unplaced = probe.loss(drawn.regions.to(device))
+        (loss + (1 - 0.9 * done) * (pointing * lost + placing * unplaced)).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step(rate_at(done, 1.0))
+        probe.step()
         average.update()
         step += 1
         if index == 0:
-            total, astray, counted = total + float(loss.detach()), astray + float(lost.detach()), counted + 1
+            sums += [float(value.detach()) for value in (loss, lost, unplaced)]
+            counted += 1
         if step % 100 == 0 or step == 5:
             rate = (time.time() - last) / (100 if step > 5 else 5)
             last = time.time()
-            mean, away = (value / counted if counted else math.nan for value in (total, astray))
-            log(f"flow {step}/{steps} {done:.0%} loss {mean:.4f}, heads {away:.3f} (first layout) {rate:.3f} s/step")
-            total, astray, counted = 0.0, 0.0, 0
+            means = ", ".join(f"{value:.4f}" for value in sums / max(1, counted))
+            log(f"flow {step}/{steps} {done:.0%} loss, heads, region {means} (first layout) {rate:.3f} s/step")
+            sums, counted = np.zeros(3), 0
         if step % 500 == 0:
             checkpoint(model)
     average.copy_back()
