@@ -73,7 +73,7 @@ class RowForward:
                 image, ids = image[:, : self.image_tokens], ids[..., : self.image_tokens, :]
             # Position ids in float32 either way, so that a step is the same with and without the references' tokens.
             if references and self._references is not None:
-                image, ids = self._references.append(image, ids)
+                image, ids = self._references.append(image, ids, rows)
             else:
                 ids = ids.to(torch.float32)
             arguments = {**arguments, adapter.image_argument: image, adapter.ids_argument: ids}

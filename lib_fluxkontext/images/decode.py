@@ -9,6 +9,7 @@ import io
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
@@ -36,6 +37,12 @@ MAX_REASON = 80
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "ICO", "PPM", "TGA")
 """What people use for photographs, in Pillow's names; of several frames the first. Nothing else is opened: EPS would
 start Ghostscript, and a new plugin of Pillow's would widen what a stranger's request can reach."""
+
+_TIFF_WIDTH, _TIFF_HEIGHT, _ORIENTATION = 256, 257, 274
+"""Tags of TIFF, of which EXIF is one."""
+
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations that swap width and height."""
 
 _DATA_URI = re.compile(r"^data:[^,]*,", re.IGNORECASE)
 
@@ -85,6 +92,28 @@ def decode_reference(source: object, name: str, background: str = WHITE) -> Refe
     except Exception as error:  # on damaged input Pillow's decoders raise exceptions of any type
         raise KontextError(f"the image is truncated or damaged ({first_line(error, MAX_REASON)})", name) from None
     return Reference(rgb, content_digest(rgb), name, background)
+
+
+def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Read width and height from an image file's header: those that the decoded reference will have.
+
+    The pixels are not decoded, so a file that ends too early, or is damaged behind its header, is not noticed.
+
+    Args:
+        file: opened for reading, at its start.
+        name: the setting it came from.
+
+    Raises:
+        KontextError: no image that can be opened, or one beyond the limits of ``decode_reference``.
+    """
+    image = _open_file(file, name)
+    _check_size(image, name)
+    try:
+        return _upright_size(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # as in ``decode_reference``
+        raise KontextError(f"the image is truncated or damaged ({first_line(error, MAX_REASON)})", name) from None
 
 
 def content_digest(rgb: Image.Image) -> str:
@@ -147,8 +176,12 @@ def _open(source: object, name: str) -> Image.Image:
     if not isinstance(source, (bytes, bytearray)):
         allowed = KontextSettings.model_fields["image1"].description
         raise KontextError(f"got {describe(source)}; allowed: {allowed}", name)
+    return _open_file(io.BytesIO(source), name)
+
+
+def _open_file(file: BinaryIO, name: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(source), formats=_available_formats())
+        return Image.open(file, formats=_available_formats())
     except Image.DecompressionBombError:
         raise KontextError(f"more than {MAX_PIXELS:,} pixels", name) from None
     except MemoryError:
@@ -157,7 +190,19 @@ def _open(source: object, name: str) -> Image.Image:
         # Pillow's own sentence names a BytesIO object, which tells a user nothing.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = f"none of {', '.join(_available_formats())}" if unknown else first_line(error, MAX_REASON)
-        raise KontextError(f"not an image that Pillow can open ({len(source)} bytes; {reason})", name) from None
+        length = file.seek(0, io.SEEK_END)
+        raise KontextError(f"not an image that Pillow can open ({length} bytes; {reason})", name) from None
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height after EXIF orientation, of an image whose pixels are not loaded."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:  # TIFF: ``size`` is upright already or not, by the version of Pillow
+        width, height, orientation = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT], tags.get(_ORIENTATION)
+    else:
+        width, height = image.size
+        orientation = Image.Image.getexif(image).get(_ORIENTATION)  # PNG's own ``getexif`` would decode the pixels
+    return (height, width) if orientation in _QUARTER_TURNS else (width, height)
 
 
 @cache

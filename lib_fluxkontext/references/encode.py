@@ -13,7 +13,7 @@ from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.images.sizing import SizePlan, apply_size
 from lib_fluxkontext.references.latent_cache import LatentCache
 from lib_fluxkontext.references.placement import Place, offset_ids
-from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens
+from lib_fluxkontext.references.tokens import ReferenceTokens, reference_tokens, stack_references
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,24 @@ def encode_references(
         cached += was_cached
     tokens = reference_tokens(found, place)
     return EncodedReferences(tokens, time.perf_counter() - start, len(found) - cached, cached)
+
+
+def join_references(rows: Sequence[EncodedReferences]) -> EncodedReferences | None:
+    """Put the references of the pictures of a batch together; None where there are none.
+
+    Args:
+        rows: of each picture, or nothing. Where all are the same object, they stay (1, N, C·4).
+
+    Raises:
+        ValueError: as ``stack_references``.
+    """
+    if not rows:
+        return None
+    first = rows[0].tokens
+    tokens = first if all(row.tokens is first for row in rows) else stack_references([row.tokens for row in rows])
+    return EncodedReferences(
+        tokens,
+        sum(row.seconds for row in rows),
+        sum(row.encoded for row in rows),
+        sum(row.cached for row in rows),
+    )

@@ -17,7 +17,7 @@ class ReferenceTokens:
     """All references of one generation, ready to be appended to the image tokens.
 
     Attributes:
-        tokens: (1, N, C·4) packed latents.
+        tokens: (1, N, C·4) packed latents, or (B, N, C·4) where each picture of a batch has references of its own.
         ids: (1, N, 3) float32 position ids: plane, row, column. Not bfloat16, which cannot count past 256.
         counts: tokens of each reference; sums to N.
     """
@@ -61,6 +61,18 @@ def reference_tokens(latents: Sequence[Tensor], place: Place = offset_ids) -> Re
     return ReferenceTokens(torch.cat(packed, dim=1), ids, tuple(part.shape[1] for part in packed))
 
 
+def stack_references(rows: Sequence[ReferenceTokens]) -> ReferenceTokens:
+    """Put references of several pictures, (1, N, C·4) each, into one batch, (B, N, C·4).
+
+    Raises:
+        ValueError: they are not of the same sizes in the same places.
+    """
+    first = rows[0]
+    if any(row.counts != first.counts or not torch.equal(row.ids, first.ids) for row in rows):
+        raise ValueError(f"references of one batch differ in size: {[row.counts for row in rows]} tokens")
+    return ReferenceTokens(torch.cat([row.tokens for row in rows]), first.ids, first.counts)
+
+
 class ReferenceAppender:
     """Appends reference tokens to a transformer's own; moves and converts them once, not at every step.
 
@@ -82,10 +94,15 @@ class ReferenceAppender:
         """Drop the copy on the transformer's device."""
         self._tokens, self._ids = self._source.tokens, self._source.ids
 
-    def append(self, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, image: Tensor, ids: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Append the references to (B, n, C) image tokens and (B, n, 3) or (n, 3) position ids.
 
         Ids become float32: what a host holds in bfloat16 is exact up to 256, beyond it would not be.
+
+        Args:
+            image: of the rows that run.
+            ids: of theirs.
+            rows: their places in the whole batch; each gets its own references, where they are not common to all.
 
         Raises:
             ValueError: the transformer's tokens are of another width, as those of a Fill checkpoint are.
@@ -97,6 +114,12 @@ class ReferenceAppender:
         batch = image.shape[0]
         reference_ids = self._ids[0] if ids.ndim == 2 else self._ids.expand(batch, -1, -1)
         return (
-            torch.cat((image, self._tokens.expand(batch, -1, -1)), dim=1),
+            torch.cat((image, self._of_rows(rows)), dim=1),
             torch.cat((ids.to(torch.float32), reference_ids), dim=-2),
         )
+
+    def _of_rows(self, rows: Sequence[int]) -> Tensor:
+        batch = self._tokens.shape[0]
+        if batch == 1:
+            return self._tokens.expand(len(rows), -1, -1)
+        return self._tokens if list(rows) == list(range(batch)) else self._tokens[list(rows)]

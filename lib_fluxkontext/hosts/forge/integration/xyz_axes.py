@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
+from lib_fluxkontext.images.files import pictures_in
 from lib_fluxkontext.settings import FIELD_NAMES, PLACEMENTS, SIZINGS, STITCHES, KontextSettings, default_of
+from lib_fluxkontext.text_values import parse_boolean
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "flux_kontext_axes"
 PREFIX = "[Kontext] "
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 _BOOLEANS = ["True", "False"]
 
 
@@ -40,8 +41,8 @@ def add_axes() -> None:
     axis = module.AxisOption
 
     def switch(label: str, field: str) -> Any:
-        confirm = _confirm(field, _parse_boolean)
-        return axis(f"{PREFIX}{label}", str, _set(field, _parse_boolean), choices=lambda: _BOOLEANS, confirm=confirm)
+        confirm = _confirm(field, parse_boolean)
+        return axis(f"{PREFIX}{label}", str, _set(field, parse_boolean), choices=lambda: _BOOLEANS, confirm=confirm)
 
     def choice(field: str, names: Sequence[str]) -> Any:
         return axis(f"{PREFIX}{field}", str, _set(field), choices=lambda: list(names), confirm=_confirm(field))
@@ -85,7 +86,7 @@ def list_images(text: str) -> list[str]:
     for entry in next(csv.reader(io.StringIO(text), skipinitialspace=True), []):
         path = Path(entry.strip())
         if path.is_dir():
-            paths += [str(file) for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+            paths += [str(file) for file in pictures_in(path)]
         elif entry.strip():
             paths.append(str(path))
     return paths
@@ -161,11 +162,6 @@ def _image_label(p: object, option: Any, value: str) -> str:
 
 def _read_file(path: str) -> bytes:
     return Path(path).read_bytes()
-
-
-def _parse_boolean(value: object) -> object:
-    """Parse ``"True"`` and ``"False"``; leave anything else for the settings to refuse."""
-    return {"true": True, "false": False}.get(str(value).strip().lower(), value)
 
 
 def _xyz_module() -> ModuleType | None:
