@@ -32,7 +32,8 @@ def demo(arguments: Sequence[str] | None = None) -> int:
 
 def make_picture() -> int:
     """Write the photographs, run the command line on them, and return its exit code."""
-    from lib_fluxkontext.hosts.diffusers.cli import main, write_atomically
+    from lib_fluxkontext.commands.main import main
+    from lib_fluxkontext.hosts.diffusers.cli import write_atomically
     from tests.support.photos import cat, square, woman
 
     photos = {FOLDER / "woman.png": square(woman()), FOLDER / "cat.png": square(cat())}

@@ -2,6 +2,7 @@
 
 import sys
 
-from lib_fluxkontext.hosts.diffusers.cli import main
+from lib_fluxkontext.commands.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # Ray and multiprocessing import the main module anew
+    sys.exit(main())

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from lib_fluxkontext.hosts.diffusers.cli import SMALL_MODEL_SIZE, main
+from lib_fluxkontext.commands.main import main
 from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
+from lib_fluxkontext.job import SMALL_MODEL_SIZE
 from tests.support.photos import cat, square, woman
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -162,7 +162,7 @@ class ForgeServer:
         if reason:
             raise RuntimeError(reason)
         self.prepare_data()
-        self.port = free_port()
+        self.port = self.port or free_port()  # a restarted one keeps its address
         command = [str(self.host.python), "launch.py", *self.host.flags, *self.flags]
         command += ["--server-name", "127.0.0.1", "--port", str(self.port), "--data-dir", str(self.data)]
         # With a data folder elsewhere, Gradio would not serve the scripts of Forge's own page.

@@ -67,7 +67,8 @@ def test_there_is_no_import_cycle() -> None:
 @pytest.mark.parametrize(
     ("importers", "imported"),
     [
-        (r"lib_fluxkontext\.(?!hosts|__main__)", r"lib_fluxkontext\.hosts"),
+        (r"lib_fluxkontext\.(?!hosts|commands|__main__)", r"lib_fluxkontext\.(hosts|commands)"),
+        (r"lib_fluxkontext\.hosts", r"lib_fluxkontext\.commands"),
         (r"lib_fluxkontext\.hosts\.forge", r"lib_fluxkontext\.hosts\.diffusers"),
         (r"lib_fluxkontext\.hosts\.diffusers", r"lib_fluxkontext\.hosts\.forge"),
         (r"lib_fluxkontext\.caching", r"lib_fluxkontext\.(settings|hooks|sampling|telemetry|references)"),

@@ -11,7 +11,8 @@ import pytest
 
 import dev
 from examples import demo
-from lib_fluxkontext.hosts.diffusers import cli
+from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST
+from lib_fluxkontext.commands.main import main
 
 DESKTOP = ("CI", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION")
 
@@ -22,7 +23,7 @@ def test_a_console_without_the_characters_shows_others(monkeypatch: pytest.Monke
     written = io.BytesIO()
     console = io.TextIOWrapper(written, encoding=encoding, errors="strict")
     monkeypatch.setattr(sys, "stdout", console)
-    assert cli.main(["generate", "--prompt", "x", "--size", "0x0"]) == cli.WRONG_REQUEST
+    assert main(["generate", "--prompt", "x", "--size", "0x0"]) == WRONG_REQUEST
     print("1024×1024 – done")
     console.flush()
     assert b"1024?1024" in written.getvalue() or encoding == "cp1251"
@@ -34,7 +35,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     addresses: list[str] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(webbrowser, "open", addresses.append)
-    monkeypatch.setattr(demo, "make_picture", lambda: cli.DONE)
+    monkeypatch.setattr(demo, "make_picture", lambda: DONE)
     on_platform(monkeypatch, "linux", {"DISPLAY": ":0"})
     return addresses
 
@@ -49,16 +50,16 @@ def on_platform(monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[
 
 
 def test_the_demo_opens_its_report(opened: list[str], tmp_path: Path) -> None:
-    assert demo.demo([]) == cli.DONE
+    assert demo.demo([]) == DONE
     assert opened == [(tmp_path / "output" / "demo" / "picture.html").as_uri()]
 
 
 def test_no_open_opens_nothing(opened: list[str]) -> None:
-    assert demo.demo(["--no-open"]) == cli.DONE
+    assert demo.demo(["--no-open"]) == DONE
     assert opened == []
 
 
-@pytest.mark.parametrize("code", [cli.FAILED, cli.INTERRUPTED])
+@pytest.mark.parametrize("code", [FAILED, INTERRUPTED])
 def test_without_a_picture_nothing_is_opened(opened: list[str], monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(demo, "make_picture", lambda: code)
     assert demo.demo([]) == code
@@ -84,7 +85,7 @@ def test_the_report_is_opened_only_at_a_desktop(
     opened: list[str], monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], opens: bool
 ) -> None:
     on_platform(monkeypatch, platform, variables)
-    assert demo.demo([]) == cli.DONE
+    assert demo.demo([]) == DONE
     assert bool(opened) == opens
 
 
@@ -95,7 +96,7 @@ def test_an_interrupt_while_the_demo_imports_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "make_picture", interrupted)
-    assert demo.demo([]) == cli.INTERRUPTED
+    assert demo.demo([]) == INTERRUPTED
     assert capsys.readouterr().err == "error: interrupted; no picture was written\n"
     assert opened == []
 
@@ -122,4 +123,4 @@ def test_dev_py_waits_for_what_ctrl_c_interrupted(monkeypatch: pytest.MonkeyPatc
     interrupt_parent = "import os, signal, sys, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1); sys.exit(7)"
     assert dev.run("-c", interrupt_parent) == 7
     die = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
-    assert dev.run("-c", die) == cli.INTERRUPTED
+    assert dev.run("-c", die) == INTERRUPTED

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_fluxkontext.hosts.diffusers.pipeline import Job
+from lib_fluxkontext.job import Job
 
 _BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_inv_fmt}]"
 _PROMPT_LENGTH = 100

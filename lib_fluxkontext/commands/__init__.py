@@ -1,0 +1,1 @@
+"""Subcommands of ``python -m lib_fluxkontext``, and what they need of the hosts."""

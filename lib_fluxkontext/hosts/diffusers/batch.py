@@ -1,0 +1,165 @@
+"""The in-process worker of a batch."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lib_fluxkontext.batch.row import Row
+from lib_fluxkontext.batch.worker import Counters, Failed, Made, Outcome, WorkerLost
+from lib_fluxkontext.errors import KontextError, first_line, is_out_of_memory
+from lib_fluxkontext.hosts.diffusers.metadata import parameters, parameters_text
+from lib_fluxkontext.hosts.diffusers.model_store import ModelStore
+from lib_fluxkontext.hosts.diffusers.options import LoadOptions
+from lib_fluxkontext.hosts.diffusers.pipeline import BatchRow, generate_batch
+from lib_fluxkontext.hosts.diffusers.sampling import Interrupted
+from lib_fluxkontext.images.decode import Reference, decode_reference
+from lib_fluxkontext.images.files import unreadable
+from lib_fluxkontext.images.stitch import plan_sizes
+from lib_fluxkontext.job import Job
+
+PHOTO_BYTES = 256 * 2**20
+"""Bound of decoded references. A 12-megapixel photograph takes 36 MB."""
+
+CHANGED = "the file is another one than when the manifest was read; start again to make what it is now"
+
+
+class DiffusersWorker:
+    """Makes rows with a ``FluxKontextPipeline``, with the caches of prompts, photographs and latents between them.
+
+    Args:
+        options: how to load checkpoints; the first is loaded with the first row.
+    """
+
+    name = "in process"
+
+    def __init__(self, options: LoadOptions | None = None) -> None:
+        self.options = options or LoadOptions()
+        self.counters = Counters()
+        self._models = ModelStore(self.options)
+        self._photos = _Photos()
+        self._interrupt = threading.Event()
+
+    def make(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Make rows in one batch; those whose references turn out to be of other sizes apart. See ``Worker.make``."""
+        outcomes: dict[int, Outcome] = {}
+        groups: dict[object, list[tuple[int, Row, list[Reference]]]] = {}
+        for place, row in enumerate(rows):
+            try:
+                references = [
+                    self._photos.get(path, digest, f"image{number}")
+                    for number, (path, digest) in enumerate(zip(row.images, row.digests, strict=True), 1)
+                ]
+                plans = plan_sizes(references, row.settings, (row.width, row.height))
+            except KontextError as error:
+                outcomes[place] = Failed(error.reason, error.field)
+                continue
+            shape = (row.checkpoint, row.loras, row.width, row.height, row.steps, row.guidance, row.settings)
+            groups.setdefault((shape, tuple(plan.target for plan in plans)), []).append((place, row, references))
+        for group in groups.values():
+            places = [place for place, *_ in group]
+            outcomes.update(zip(places, self._make([(row, photos) for _, row, photos in group]), strict=True))
+        return [outcomes[place] for place in range(len(rows))]
+
+    def close(self) -> None:
+        """Stop before the next model call; ``make`` raises ``WorkerLost`` then, now and later."""
+        self._interrupt.set()
+
+    def _make(self, rows: Sequence[tuple[Row, list[Reference]]]) -> list[Outcome]:
+        try:
+            return self._sample(rows)
+        except Interrupted:
+            raise WorkerLost("interrupted") from None
+        except KontextError as error:
+            failed = Failed(error.reason, error.field)
+        except (RuntimeError, MemoryError, OSError, ValueError, TypeError, KeyError) as error:
+            if _device_failed(error):
+                raise WorkerLost(f"the device failed: {first_line(error)}") from None
+            failed = Failed(f"{type(error).__name__}: {first_line(error)}")
+        if len(rows) == 1:
+            return [failed]
+        # It may be one row's fault, or the batch is too large for the memory.
+        return [outcome for row in rows for outcome in self._make([row])]
+
+    def _sample(self, rows: Sequence[tuple[Row, list[Reference]]]) -> list[Outcome]:
+        if self._interrupt.is_set():
+            raise Interrupted
+        first = rows[0][0]
+        pipeline = self._models.pipeline(first.checkpoint, first.loras)
+        self.counters.loads = self._models.loads
+        start = time.perf_counter()
+        jobs = [Job(row.prompt, row.width, row.height, row.steps, row.seed, row.guidance) for row, _ in rows]
+        generated = generate_batch(
+            pipeline,
+            jobs[0],
+            [BatchRow(row.prompt, row.seed, references) for row, references in rows],
+            first.settings,
+            latent_cache=self._models.latents,
+            prompt_cache=self._models.prompts,
+            interrupt=self._interrupt,
+        )
+        self.counters.encodes += sum(generated.encoded)
+        self.counters.prompts = self._models.prompts.embedded
+        seconds = (time.perf_counter() - start) / len(rows)
+        made: list[Outcome] = []
+        for place, ((row, references), job) in enumerate(zip(rows, jobs, strict=True)):
+            report = generated.report_of(place)
+            model = (self.options.path_for(row.checkpoint) or Path("small_kontext")).stem
+            fields = parameters(job, model, row.settings, references, report)
+            text = parameters_text(_prompt_with_loras(row), fields)
+            made.append(Made(generated.images[place], text, report.to_dict(), seconds, self.name))
+        return made
+
+
+class _Photos:
+    """Decoded references by digest of their files; the least recently used go first."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, Reference] = OrderedDict()
+
+    def get(self, path: Path, digest: str, name: str) -> Reference:
+        """Return a decoded reference.
+
+        Raises:
+            KontextError: the file cannot be read or decoded, or is not the one whose digest this is.
+        """
+        if digest in self._held:
+            self._held.move_to_end(digest)
+            held = self._held[digest]
+            return Reference(held.image, held.digest, name, held.background)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise unreadable(error, name) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise KontextError(CHANGED, name)
+        reference = decode_reference(data, name)
+        self._held[digest] = reference
+        while len(self._held) > 1 and sum(_bytes_of(held) for held in self._held.values()) > PHOTO_BYTES:
+            self._held.popitem(last=False)
+        return reference
+
+
+def _bytes_of(reference: Reference) -> int:
+    return 3 * reference.size[0] * reference.size[1]
+
+
+def _prompt_with_loras(row: Row) -> str:
+    """Write LoRAs as Forge's prompts do, so that pasting the parameters there asks for the same."""
+    tags = [f"<lora:{Path(lora.name).stem}:{lora.weight:g}>" for lora in row.loras]
+    return " ".join([row.prompt, *tags])
+
+
+def _device_failed(error: BaseException) -> bool:
+    """Whether a card answers nothing any more, so that every row to come would fail, too."""
+    if is_out_of_memory(error):
+        return False
+    accelerator_error = getattr(torch, "AcceleratorError", None)  # of PyTorch 2.8 and later
+    known = accelerator_error is not None and isinstance(error, accelerator_error)
+    return known or "CUDA error" in str(error)
