@@ -1,4 +1,4 @@
-"""What batch mode costs beside sampling: ``python -m benchmarks.batch [--rows N] [--kill-rows N] [--null-rows N]``.
+"""What batch mode costs beside sampling: ``python -m benchmarks.batch``; ``--help`` says how to leave parts out.
 
 Prints a Markdown table. Everything runs in a temporary folder, with the small model on the CPU, or with a worker that
 makes a grey pixel of everything.
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100, help="in process (%(default)s)")
     parser.add_argument("--kill-rows", type=int, default=200, help="that are killed five times (%(default)s)")
     parser.add_argument("--null-rows", type=int, default=100_000, help="that nothing is made for (%(default)s)")
+    parser.add_argument("--index-rows", type=int, default=2000, help="in the index that Chromium opens (%(default)s)")
     parser.add_argument("--null", nargs=2, type=Path, metavar=("MANIFEST", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.null:
@@ -61,6 +62,10 @@ def main() -> None:
             lines += measure_batches(folder, options.rows)
         if options.kill_rows:
             lines += measure_kills(folder, options.kill_rows)
+        if options.index_rows:
+            from benchmarks.batch_index import measure_index  # playwright is not needed for the rest
+
+            lines += measure_index(folder / "index", options.index_rows)
     from benchmarks.machine import machine  # PyTorch's memory is not a batch's own
 
     print(f"Measured {machine()}.\n\n| measured | value |\n|---|---|")
