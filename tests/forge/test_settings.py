@@ -170,7 +170,7 @@ def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_
         assert ("requires Reload UI" in setting(page, name).inner_text()) == needs_reload, name
     setting(page, "panel_sizing").get_by_label("no change").check()
     setting(page, "panel_half_size").locator("input").check()
-    setting(page, "panel_speed").get_by_label("Fast").check()
+    setting(page, "panel_speed").get_by_label("Fast", exact=True).check()
     setting(page, "panel_hires_references").locator("input").uncheck()
     setting(page, "log").locator("input").uncheck()
     page.click("settings_submit")
