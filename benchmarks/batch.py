@@ -36,13 +36,13 @@ PROMPTS = ("put the first picture on the left and the second on the right", "mak
 COLUMNS = ("prompt", "image1", "image2", "seed", "steps")
 KILLS = 5
 BATCH_SIZES = (1, 4)
-STEPS = 8
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100, help="in process (%(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="of the rows in process (%(default)s)")
     parser.add_argument("--kill-rows", type=int, default=200, help="that are killed five times (%(default)s)")
     parser.add_argument("--null-rows", type=int, default=100_000, help="that nothing is made for (%(default)s)")
     parser.add_argument("--index-rows", type=int, default=2000, help="in the index that Chromium opens (%(default)s)")
@@ -59,7 +59,7 @@ def main() -> None:
         if options.null_rows:
             lines += measure_null(folder / "null", options.null_rows)
         if options.rows:
-            lines += measure_batches(folder, options.rows)
+            lines += measure_batches(folder, options.rows, options.steps)
         if options.kill_rows:
             lines += measure_kills(folder, options.kill_rows)
         if options.index_rows:
@@ -73,13 +73,13 @@ def main() -> None:
         print(f"| {what} | {value} |")
 
 
-def measure_batches(folder: Path, count: int) -> list[tuple[str, str]]:
+def measure_batches(folder: Path, count: int, steps: int) -> list[tuple[str, str]]:
     """Overhead over sampling, decoding and encoding; what is encoded; batch size 4 against 1."""
     from lib_fluxkontext.hosts.diffusers.batch import DiffusersWorker
     from lib_fluxkontext.hosts.diffusers.options import LoadOptions
 
     manifest = folder / "seeds.csv"
-    write_manifest(manifest, [[PROMPTS[0], "woman.png", "cat.png", seed, STEPS] for seed in range(count)])
+    write_manifest(manifest, [[PROMPTS[0], "woman.png", "cat.png", seed, steps] for seed in range(count)])
     lines, seconds = [], {}
     for batch_size in BATCH_SIZES:
         worker = DiffusersWorker(LoadOptions(device="cpu"))
@@ -89,7 +89,7 @@ def measure_batches(folder: Path, count: int) -> list[tuple[str, str]]:
         wall, inside = run_plan(rows, output, worker, batch_size)
         seconds[batch_size] = wall / count
         overhead = f"{wall / inside - 1:+.1%} ({wall:.1f} s, of which {inside:.1f} s sampling, encoding, decoding)"
-        lines.append((f"{count} rows in process, batch size {batch_size}: overhead", overhead))
+        lines.append((f"{count} rows of {steps} steps in process, batch size {batch_size}: overhead", overhead))
         counters = worker.counters
         lines.append(
             (f"… encoded references, embedded prompts, loads ({count} seeds of one pair)",
