@@ -16,6 +16,9 @@ MAX_STEPS = 1000
 
 MAX_GUIDANCE = 100
 
+SMALL_MODEL_NAME = "small_kontext"
+"""What the small model is called in generation parameters, and in the keys of a batch's rows."""
+
 SMALL_MODEL_SIZE = "96x96"
 """What the small model was trained on most."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,6 +23,7 @@ from lib_fluxkontext.batch.record import FailedRecord, Record, make_failed_recor
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Failed, Made
 from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.replaced_file import HOST, PART, part_path, replaced
 
 THUMBNAIL_SIDE = 128
 """Pixels."""
@@ -34,8 +33,6 @@ PART_AGE_SECONDS = 600
 that share a folder may differ by minutes."""
 
 _FAILED = ".failed.json"
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "host"
-_PART = re.compile(r"\..+\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.part")
 
 
 class OutputFolder:
@@ -58,7 +55,7 @@ class OutputFolder:
             OSError: it cannot be created, or not be written to.
         """
         self.pictures.mkdir(parents=True, exist_ok=True)
-        probe = self._part(self.path / "probe")  # the time of ``pictures`` tells when a row last came
+        probe = part_path(self.path / "probe")  # the time of ``pictures`` tells when a row last came
         probe.touch()
         probe.unlink()
         for folder in (self.path, *self._subfolders()):
@@ -128,8 +125,7 @@ class OutputFolder:
         return [Path(entry.path) for entry in os.scandir(self.pictures) if entry.is_dir()]
 
     def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
-        part = self._part(path)
-        try:
+        with replaced(path) as part:
             try:
                 file = part.open("wb")
             except FileNotFoundError:  # the first of its subfolder
@@ -140,14 +136,6 @@ class OutputFolder:
                 if self._durable:
                     file.flush()
                     os.fsync(file.fileno())
-            part.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-
-    def _part(self, path: Path) -> Path:
-        return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
 
 
 def thumbnail(image: Image.Image) -> str:
@@ -172,10 +160,10 @@ def _picture(made: Made) -> tuple[Image.Image, str, Callable[[BinaryIO], object]
 
 
 def _is_left_over(entry: os.DirEntry[str]) -> bool:
-    match = _PART.fullmatch(entry.name)
+    match = PART.fullmatch(entry.name)
     if match is None:
         return False
-    if match["host"] == _HOST and (int(match["pid"]) == os.getpid() or not psutil.pid_exists(int(match["pid"]))):
+    if match["host"] == HOST and (int(match["pid"]) == os.getpid() or not psutil.pid_exists(int(match["pid"]))):
         return True
     with suppress(OSError):
         return time.time() - entry.stat().st_mtime > PART_AGE_SECONDS

@@ -20,6 +20,7 @@ from pathlib import Path
 from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.index_entry import default_columns, note_line, to_line
 from lib_fluxkontext.batch.record import FailedRecord, Record, read_failed_record, read_record
+from lib_fluxkontext.replaced_file import part_path
 from lib_fluxkontext.settings import CUSTOM, PRESET_FIELDS
 
 ROWS_A_PAGE = 2000
@@ -152,7 +153,7 @@ class IndexWriter:
                 else:
                     sound = False
             if not sound:
-                part = path.with_name(f".{path.name}.{os.getpid()}.part")
+                part = part_path(path)
                 with part.open("wb") as new:
                     new.write(head)
                     for start, length in kept:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lib_fluxkontext.batch.columns import SETTING_COLUMNS
 from lib_fluxkontext.batch.measures import Measures, measure
-from lib_fluxkontext.batch.record import SETTINGS, FailedRecord, Record, is_failed
+from lib_fluxkontext.batch.record import FailedRecord, Record, is_failed
 from lib_fluxkontext.settings import default_of, preset_of
 
 _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
@@ -36,7 +37,7 @@ def note_line(note: Mapping[str, object]) -> bytes:
 @cache
 def default_columns() -> Mapping[str, object]:
     """Return what a row's columns are where they are not written in its line."""
-    return {name: default_of(name) for name in SETTINGS}
+    return {name: default_of(name) for name in SETTING_COLUMNS}
 
 
 def _line(attributes: str, value: object) -> bytes:

@@ -8,16 +8,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypedDict, TypeGuard
 
+from lib_fluxkontext.batch.columns import SETTING_COLUMNS
 from lib_fluxkontext.batch.row import Lora, Row
-from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, KontextSettings, default_of
+from lib_fluxkontext.settings import KontextSettings, default_of
 
 SCHEMA = 1
 """Version of both records. Readers skip records of a later one."""
 
-SETTINGS = tuple(name for name in FIELD_NAMES if name not in ("enabled", *IMAGE_FIELDS))
-"""Settings that a row has; its images are apart."""
-
-_DEFAULTS = {name: default_of(name) for name in SETTINGS}
+_DEFAULTS = {name: default_of(name) for name in SETTING_COLUMNS}
 
 
 class LoraValues(TypedDict):
@@ -97,7 +95,7 @@ def row_values(row: Row, all_settings: bool = True) -> RowValues:
         row: which.
         all_settings: or only those that are not the default, to save space.
     """
-    settings = {name: getattr(row.settings, name) for name in SETTINGS}
+    settings = {name: getattr(row.settings, name) for name in SETTING_COLUMNS}
     if not all_settings:
         settings = {name: value for name, value in settings.items() if value != _DEFAULTS[name]}
     return {

@@ -8,23 +8,18 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lib_fluxkontext.batch.columns import SETTING_COLUMNS
 from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.index_entry import lora_text
 from lib_fluxkontext.batch.measures import Measures, measure
-from lib_fluxkontext.batch.record import (
-    SETTINGS,
-    FailedRecord,
-    Record,
-    is_failed,
-    read_failed_record,
-    read_record,
-)
+from lib_fluxkontext.batch.record import FailedRecord, Record, is_failed, read_failed_record, read_record
+from lib_fluxkontext.replaced_file import replaced
 from lib_fluxkontext.settings import IMAGE_FIELDS, default_of
 
 CSV_NAME, PARQUET_NAME = "results.csv", "results.parquet"
@@ -52,7 +47,7 @@ COLUMNS: dict[str, type] = {
     "guidance": float,
     "checkpoint": str,
     "lora": str,
-    **{name: type(default_of(name)) for name in SETTINGS},
+    **{name: type(default_of(name)) for name in SETTING_COLUMNS},
     "seconds": float,
     **_MEASURES,
     "vram_peak": int,
@@ -86,7 +81,8 @@ def write_tables(folder: Path) -> None:
         rows.executemany("INSERT INTO rows VALUES (?, ?, ?)", _numbered_rows(folder))
         for name, write in writers.items():
             sorted_rows = rows.execute("SELECT line FROM rows ORDER BY number, key")
-            _replace(folder / name, write, (json.loads(line) for (line,) in sorted_rows))
+            with replaced(folder / name) as part:
+                write(part, (json.loads(line) for (line,) in sorted_rows))
             os.utime(folder / name, ns=(changed, changed))
 
 
@@ -140,17 +136,6 @@ def _write_parquet(path: Path, rows: Iterable[list[Any]]) -> None:
                 for kind, values in columns
             ]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-
-
-def _replace(path: Path, write: Callable[[Path, Iterable[list[Any]]], None], rows: Iterable[list[Any]]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part, rows)
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def _last_change(folder: Path) -> int:

@@ -18,11 +18,16 @@ from lib_fluxkontext.batch.row import Lora, Row, RowError
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.images.stitch import plan_stitch
-from lib_fluxkontext.job import check_guidance, check_seed, check_size, check_steps, default_size, parse_size
+from lib_fluxkontext.job import (
+    SMALL_MODEL_NAME,
+    check_guidance,
+    check_seed,
+    check_size,
+    check_steps,
+    default_size,
+    parse_size,
+)
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings, describe, whole_float_to_int
-
-SMALL_MODEL_NAME = "small_kontext"
-"""What the small model is called in keys."""
 
 _MAX_REMEMBERED_ERRORS = 10_000
 

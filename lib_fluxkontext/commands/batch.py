@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, print_error
+from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, guarded, print_error
 from lib_fluxkontext.commands.batch_workers import WorkerOptions, default_checkpoint, local_workers, row_check, run_ray
-from lib_fluxkontext.errors import KontextError, first_line
-from lib_fluxkontext.hosts.diffusers.options import LoadOptions, add_load_options
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.diffusers.options import LoadOptions, add_load_options, quiet_libraries
 
 SHOWN_ERRORS = 50
 """Mistakes of a manifest that are printed; the rest is counted."""
@@ -42,23 +41,21 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run ``batch`` and return the exit code."""
-    try:
-        return _batch(options)
-    except KontextError as error:
-        option = "" if error.field == "manifest" else f"--{(error.field or '').replace('_', '-')}"
-        place = option or str(options.manifest)
-        print_error(f"{place}: {error.reason}" if error.field else error.reason)
-        return WRONG_REQUEST
-    except KeyboardInterrupt:
-        print_error("interrupted before the first picture")
-        return INTERRUPTED
-    except ImportError as error:
-        extra = "batch,ray" if options.ray is not None else "batch" if options.forge else "batch,diffusers"
-        print_error(f'{error}; install what this needs: pip install -e ".[{extra}]"')
-        return FAILED
-    except (RuntimeError, OSError, ValueError) as error:
-        print_error(f"{type(error).__name__}: {first_line(error)}")
-        return FAILED
+    extra = "batch,ray" if options.ray is not None else "batch" if options.forge else "batch,diffusers"
+    return guarded(
+        lambda: _batch(options),
+        lambda error: _wrong(error, options.manifest),
+        "interrupted before the first picture",
+        f'what this needs: pip install -e ".[{extra}]"',
+    )
+
+
+def _wrong(error: KontextError, manifest: Path) -> str:
+    """Name the option, or the manifest, in an error's message."""
+    if not error.field:
+        return error.reason
+    place = str(manifest) if error.field == "manifest" else f"--{error.field.replace('_', '-')}"
+    return f"{place}: {error.reason}"
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -66,9 +63,7 @@ def _batch(options: argparse.Namespace) -> int:
     from lib_fluxkontext.batch.folder import OutputFolder
     from lib_fluxkontext.batch.plan import Plan
 
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as ``generate`` does
-    if options.checkpoint is None:
-        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries(small_model=options.checkpoint is None)
     where = WorkerOptions(
         LoadOptions.from_namespace(options), options.batch_size, options.forge or [], options.auth, options.ray,
         options.actors,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Outcome, Worker
-from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, print_error
+from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, guarded, print_error
 from lib_fluxkontext.commands.batch_workers import WorkerOptions, default_checkpoint, local_workers, row_check
-from lib_fluxkontext.errors import KontextError, first_line
-from lib_fluxkontext.hosts.diffusers.options import LoadOptions
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.diffusers.options import LoadOptions, add_device_options, quiet_libraries
 from lib_fluxkontext.text_values import parse_number
 
 WARM_UP_STEPS = 2
@@ -41,33 +40,22 @@ def add_command(commands: Any) -> None:
     add("--guidance", default="3.5", help="distilled guidance scale (%(default)s)")
     add("--size", metavar="WxH", help="of the picture; default: as the first reference, by BFL's table")
     add("--output", type=Path, required=True, metavar="FOLDER", help="for compare.html, .md and .png, and the pictures")
-    add("--base", type=Path, help="folder with the other components, beside a single file")
-    add("--device", help="cuda, cuda:1 for the second card, or cpu; default: cuda where there is one")
-    add("--nf4", action="store_true", help="quantise the transformer to NF4 (bitsandbytes, CUDA)")
-    add("--offload", action="store_true", help="keep on the GPU only what is at work")
+    add_device_options(command)
     add("--forge", metavar="URL", help="a Forge server makes the pictures; checkpoints and LoRAs are its names")
     add("--auth", metavar="USER:PASSWORD", help="of its --api-auth")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run ``compare`` and return the exit code."""
-    try:
-        return _compare(options)
-    except KontextError as error:
-        field = "image" if (error.field or "").startswith("image") else error.field
-        field = "cache" if field in ("cache_threshold", "preset") else field
-        print_error(f"--{field.replace('_', '-')}: {error.reason}" if field else error.reason)
-        return WRONG_REQUEST
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return INTERRUPTED
-    except ImportError as error:
-        extras = "batch,compare" if options.forge else "batch,compare,diffusers"
-        print_error(f'{error}; install what this needs: pip install -e ".[{extras}]"')
-        return FAILED
-    except (RuntimeError, OSError, ValueError) as error:
-        print_error(f"{type(error).__name__}: {first_line(error)}")
-        return FAILED
+    extras = "batch,compare" if options.forge else "batch,compare,diffusers"
+    return guarded(lambda: _compare(options), _wrong, "interrupted", f'what this needs: pip install -e ".[{extras}]"')
+
+
+def _wrong(error: KontextError) -> str:
+    """Name the option in an error's message."""
+    field = "image" if (error.field or "").startswith("image") else error.field
+    field = "cache" if field in ("cache_threshold", "preset") else field
+    return f"--{field.replace('_', '-')}: {error.reason}" if field else error.reason
 
 
 class WarmWorker:
@@ -105,9 +93,7 @@ def _compare(options: argparse.Namespace) -> int:
     from lib_fluxkontext.batch.runner import Runner
 
     check_installed()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as ``generate`` does
-    if not options.checkpoint:
-        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries(small_model=not options.checkpoint)
     loading = LoadOptions(None, options.base, options.device, options.nf4, options.offload)
     where = WorkerOptions(loading, 1, [options.forge] if options.forge else [], options.auth, None, None)
     where.check()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from torch import Tensor
+
+from lib_fluxkontext.bounded_cache import BoundedCache
 
 MAX_BYTES = 64 * 2**20
 """Default bound. A 1-megapixel reference is a 16×128×128 float32 latent, 1 MiB."""
@@ -25,14 +26,13 @@ class UncacheableLatent(Exception):
 
 
 class LatentCache:
-    """Least recently used latents go first once more than ``max_bytes`` are held. Thread-safe.
+    """A ``BoundedCache`` of latents that threads may share.
 
-    A latent that is larger than the bound serves once and is not cached; a bound of 0 caches nothing.
+    A latent that is larger than the bound serves once and is not cached.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self.max_bytes = max_bytes
-        self._latents: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._latents: BoundedCache[Tensor] = BoundedCache(max_bytes, lambda latent: latent.nbytes)
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, encode: Callable[[], Tensor]) -> tuple[Tensor, bool]:
@@ -43,33 +43,26 @@ class LatentCache:
             cached.
         """
         with self._lock:
-            if key in self._latents:
-                self._latents.move_to_end(key)
-                return self._latents[key], True
+            cached = self._latents.get(key)
+        if cached is not None:
+            return cached, True
         try:
             latent = encode().detach().to("cpu", copy=True)
         except UncacheableLatent as uncacheable:
             return uncacheable.latent.detach().to("cpu", copy=True), False
         with self._lock:
-            if _bytes_of(latent) <= self.max_bytes:
-                self._latents[key] = latent
-                self._evict()
+            self._latents.put(key, latent)
         return latent, False
 
     def resize(self, max_bytes: int) -> None:
         """Hold no more than this from now on."""
         with self._lock:
-            self.max_bytes = max_bytes
-            self._evict()
-
-    def _evict(self) -> None:
-        while self.held_bytes > self.max_bytes:
-            self._latents.popitem(last=False)
+            self._latents.resize(max_bytes)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of all cached latents."""
-        return sum(map(_bytes_of, self._latents.values()))
+        return self._latents.held_bytes
 
     def __len__(self) -> int:
         return len(self._latents)
@@ -78,7 +71,3 @@ class LatentCache:
         """Forget everything: the checkpoint or the VAE is another one now."""
         with self._lock:
             self._latents.clear()
-
-
-def _bytes_of(latent: Tensor) -> int:
-    return latent.element_size() * latent.nelement()

@@ -22,6 +22,7 @@ from lib_fluxkontext.batch.record import read_failed_record, read_record, row_fr
 from lib_fluxkontext.batch.row import Lora
 from lib_fluxkontext.batch.worker import Failed, Made
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.replaced_file import HOST
 from lib_fluxkontext.settings import KontextSettings
 from tests.support.batch_rows import a_row
 
@@ -97,7 +98,7 @@ def test_done_replaces_failed(output: OutputFolder) -> None:
 def test_only_what_killed_runs_left_is_swept(output: OutputFolder) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = folder_module._HOST
+    here = HOST
     subfolder = output.picture_path(ROW.key).parent
     subfolder.mkdir()
     parts = {

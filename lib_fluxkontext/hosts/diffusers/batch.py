@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Counters, Failed, Made, Outcome, WorkerLost
+from lib_fluxkontext.bounded_cache import BoundedCache
 from lib_fluxkontext.errors import KontextError, first_line, is_out_of_memory
 from lib_fluxkontext.hosts.diffusers.metadata import parameters, parameters_text
 from lib_fluxkontext.hosts.diffusers.model_store import ModelStore
@@ -110,18 +110,17 @@ class DiffusersWorker:
         made: list[Outcome] = []
         for place, ((row, references), job) in enumerate(zip(rows, jobs, strict=True)):
             report = generated.report_of(place)
-            model = (self.options.path_for(row.checkpoint) or Path("small_kontext")).stem
-            fields = parameters(job, model, row.settings, references, report)
+            fields = parameters(job, self.options.model_name(row.checkpoint), row.settings, references, report)
             text = parameters_text(_prompt_with_loras(row), fields)
             made.append(Made(generated.images[place], text, report.to_dict(), seconds, self.name))
         return made
 
 
 class _Photos:
-    """Decoded references by digest of their files; the least recently used go first."""
+    """Decoded references by digest of their files."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, Reference] = OrderedDict()
+        self._held: BoundedCache[Reference] = BoundedCache(PHOTO_BYTES, _bytes_of)
 
     def get(self, path: Path, digest: str, name: str) -> Reference:
         """Return a decoded reference.
@@ -129,9 +128,8 @@ class _Photos:
         Raises:
             KontextError: the file cannot be read or decoded, or is not the one whose digest this is.
         """
-        if digest in self._held:
-            self._held.move_to_end(digest)
-            held = self._held[digest]
+        held = self._held.get(digest)
+        if held is not None:
             return Reference(held.image, held.digest, name, held.background)
         try:
             data = path.read_bytes()
@@ -140,9 +138,7 @@ class _Photos:
         if hashlib.sha256(data).hexdigest() != digest:
             raise KontextError(CHANGED, name)
         reference = decode_reference(data, name)
-        self._held[digest] = reference
-        while len(self._held) > 1 and sum(_bytes_of(held) for held in self._held.values()) > PHOTO_BYTES:
-            self._held.popitem(last=False)
+        self._held.put(digest, reference)
         return reference
 
 

@@ -6,24 +6,25 @@ Exit codes: 0 done, 1 it broke, 2 the request is wrong, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import astuple
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL.PngImagePlugin import PngInfo
 
-from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, print_error
-from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.command_line import DONE, guarded
+from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.diffusers.metadata import parameters, parameters_text
-from lib_fluxkontext.hosts.diffusers.options import LoadOptions
+from lib_fluxkontext.hosts.diffusers.options import LoadOptions, quiet_libraries
 from lib_fluxkontext.images.files import read_reference
 from lib_fluxkontext.images.pair import picture_pair
 from lib_fluxkontext.job import Job, default_size, default_sizing, parse_size
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.page import report_page
+from lib_fluxkontext.replaced_file import replaced
 from lib_fluxkontext.settings import KontextSettings, preset_values
 from lib_fluxkontext.text_values import parse_number
 
@@ -39,29 +40,19 @@ _OPTION_NAMES = {
 def run(options: argparse.Namespace) -> int:
     """Run ``generate`` and return the exit code."""
     paths = options.image or []
-    try:
-        return _generate(options, paths)
-    except KontextError as error:
-        print_error(_command_line_message(error, paths))
-        return WRONG_REQUEST
-    except KeyboardInterrupt:
-        print_error("interrupted; no picture was written")
-        return INTERRUPTED
-    except ImportError as error:
-        print_error(f'{error}; install what the command line needs: pip install -e ".[diffusers]"')
-        return FAILED
-    except (RuntimeError, OSError, ValueError) as error:
-        print_error(f"{type(error).__name__}: {first_line(error)}")
-        return FAILED
+    return guarded(
+        lambda: _generate(options, paths),
+        lambda error: _command_line_message(error, paths),
+        "interrupted; no picture was written",
+        'what the command line needs: pip install -e ".[diffusers]"',
+    )
 
 
 def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     settings = _settings(options)
     references = [read_reference(path, f"image{number}") for number, path in enumerate(paths, 1)]
     image_path, page_path = _output_paths(options.output)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it recommends packages that are not needed here
-    if options.checkpoint is None:  # with any other, diffusers' warnings may tell why a picture is wrong
-        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries(small_model=options.checkpoint is None)
     from lib_fluxkontext.hosts.diffusers.console import announcement, progress_bar
     from lib_fluxkontext.hosts.diffusers.loader import check_checkpoint, load_pipeline
     from lib_fluxkontext.hosts.diffusers.pipeline import generate
@@ -77,14 +68,13 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         seed=parse_number(options.seed),
         guidance=parse_number(options.guidance),
     )
-    loading = astuple(LoadOptions.from_namespace(options))
-    print(announcement(job, paths, check_checkpoint(*loading).type), flush=True)
-    pipeline = load_pipeline(*loading)
+    loading = LoadOptions.from_namespace(options)
+    print(announcement(job, paths, check_checkpoint(*astuple(loading)).type), flush=True)
+    pipeline = load_pipeline(*astuple(loading))
     pipeline.set_progress_bar_config(**progress_bar())
     result = generate(pipeline, job, references, settings)
 
-    model = (options.checkpoint or Path("small_kontext")).stem
-    fields = parameters(job, model, settings, references, result.report)
+    fields = parameters(job, loading.model_name(), settings, references, result.report)
     metadata = PngInfo()
     metadata.add_text("parameters", parameters_text(job.prompt, fields))
     captioned = [
@@ -148,18 +138,11 @@ def write_atomically(files: Mapping[Path, Callable[[BinaryIO], object]]) -> None
     Args:
         files: each file's path, and what writes it.
     """
-    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
-    try:
+    with ExitStack() as parts:
         for path, write in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporaries[path].open("wb") as file:
+            with parts.enter_context(replaced(path)).open("wb") as file:
                 write(file)
-        for path, temporary in temporaries.items():
-            temporary.replace(path)
-    except BaseException:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _command_line_message(error: KontextError, paths: Sequence[Path]) -> str:

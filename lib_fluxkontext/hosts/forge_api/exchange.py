@@ -11,9 +11,10 @@ from typing import Any
 
 from PIL import Image
 
+from lib_fluxkontext.batch.record import row_values
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS, default_of
+from lib_fluxkontext.settings import IMAGE_FIELDS
 
 SCRIPT = "Flux Kontext"
 REPORT = "Kontext report"
@@ -34,11 +35,7 @@ def request_of(row: Row, checkpoint: str, loras: Sequence[str]) -> dict[str, Any
         KontextError: a reference that cannot be read, or is another one now.
     """
     # Only what is not the default: a server with an older version does not know the newest names.
-    settings = {
-        name: value
-        for name in FIELD_NAMES
-        if name not in IMAGE_FIELDS and (value := getattr(row.settings, name)) != default_of(name)
-    }
+    settings = row_values(row, all_settings=False)["settings"]
     tags = [f"<lora:{name}:{lora.weight:g}>" for name, lora in zip(loras, row.loras, strict=True)]
     return {
         "prompt": " ".join([row.prompt, *tags]),
