@@ -25,21 +25,21 @@ TEXT_LENGTHS = {24: 0.6, 64: 0.2, 128: 0.08, 256: 0.1, 512: 0.02}
 """Padded lengths of the T5 text, and how often each is trained: diffusers' default is 512, Forge's 256."""
 
 KIND_WEIGHTS = {
-    "left_right": 0.04,
-    "swap": 0.04,
-    "first": 0.02,
-    "second": 0.02,
-    "inset": 0.20,
-    "grey": 0.03,
-    "blur": 0.04,
-    "brighten": 0.03,
-    "tint": 0.04,
-    "mirror": 0.03,
-    "add": 0.14,
+    "left_right": 0.05,
+    "swap": 0.05,
+    "first": 0.03,
+    "second": 0.04,
+    "inset": 0.14,
+    "grey": 0.05,
+    "blur": 0.05,
+    "brighten": 0.05,
+    "tint": 0.06,
+    "mirror": 0.05,
+    "add": 0.11,
     "remove": 0.09,
-    "repaint": 0.13,
+    "repaint": 0.09,
     "frame": 0.08,
-    "caption": 0.07,
+    "caption": 0.06,
 }
 """How often each kind is trained where there are two references."""
 
