@@ -1,1 +1,2 @@
-"""Checkpoint files: read the tensor table of a header (``header``, ``gguf``), identify FLUX.1 by it (``flux``)."""
+"""Checkpoint files: read the tensor table of a header (``header``, ``gguf``), identify FLUX.1 by it (``flux``,
+``storage``), and say which hosts load it (``support``)."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_fluxkontext.checkpoints.header import Header, TensorEntry, read_header
+from lib_fluxkontext.checkpoints.storage import Layout, Storage, read_storage
 from lib_fluxkontext.geometry import TOKEN_CHANNELS
 
 BFL, DIFFUSERS = "double_blocks.0.img_attn.", "single_transformer_blocks.0.attn."
 """A name that only the original layout has, and one that only diffusers' has."""
+
+LAYOUTS: dict[str, Layout] = {
+    BFL: "original",
+    DIFFUSERS: "diffusers",
+    "single_transformer_blocks.0.mlp_fc1.qweight": "Nunchaku",
+}
+"""A name that only one layout has → the layout."""
 
 CHROMA = "distilled_guidance_layer."
 """Chroma has FLUX.1's blocks and is another model: this layer takes the place of each block's modulation."""
@@ -46,7 +54,7 @@ class CheckpointFacts:
     Attributes:
         name: of the file.
         family: ``"FLUX.1 Kontext"``, ``"FLUX.1 dev or Kontext"``, ``"FLUX.1 schnell"``, ``"a FLUX.1 variant with extra
-            input channels"``, or None where it is not FLUX.1.
+            input channels"``, ``"FLUX.1 for Nunchaku"``, or None where it is not FLUX.1.
         takes_references: whether reference tokens can be appended.
         format: of the file.
         quantisation: the type of most of the transformer's bytes.
@@ -54,6 +62,7 @@ class CheckpointFacts:
         parameters: of the transformer; a packed byte counts as the two 4-bit weights in it.
         transformer_bytes: of the transformer's tensors.
         file_bytes: of the whole file, with text encoders and VAE where it has them.
+        storage: by whose names the transformer is stored, and scaled how.
     """
 
     name: str
@@ -65,6 +74,7 @@ class CheckpointFacts:
     parameters: int
     transformer_bytes: int
     file_bytes: int
+    storage: Storage = field(default_factory=Storage)
 
 
 def checkpoint_facts(path: Path) -> CheckpointFacts:
@@ -98,24 +108,27 @@ def identify(name: str, header: Header) -> CheckpointFacts:
         parameters=sum(_parameters(name, tensors, four_bit) for name in tensors),
         transformer_bytes=sum(tensor.bytes for tensor in tensors.values()),
         file_bytes=header.file_bytes,
+        storage=read_storage(header, layout, prefix, tensors),
     )
 
 
-def _find_transformer(tensors: Iterable[TensorEntry]) -> tuple[str, str | None]:
-    """Return the prefix of the transformer's names and which of the two layouts they follow, None if not FLUX.1."""
+def _find_transformer(tensors: Iterable[TensorEntry]) -> tuple[str, Layout | None]:
+    """Return the prefix of the transformer's names and which layout they follow, None if not FLUX.1."""
     if any(CHROMA in tensor.name for tensor in tensors):
         return "", None
     for tensor in tensors:
-        for layout in (BFL, DIFFUSERS):
-            position = tensor.name.find(layout)
+        for name, layout in LAYOUTS.items():
+            position = tensor.name.find(name)
             if position >= 0:
                 return tensor.name[:position], layout
     return "", None
 
 
-def _family(file_name: str, tensors: Mapping[str, TensorEntry], layout: str) -> tuple[str, bool]:
+def _family(file_name: str, tensors: Mapping[str, TensorEntry], layout: Layout) -> tuple[str, bool]:
     """Return the family, and whether it takes references."""
-    embedder = tensors.get("img_in.weight" if layout == BFL else "x_embedder.weight")
+    if layout == "Nunchaku":  # its kernels run all blocks in one piece
+        return "FLUX.1 for Nunchaku", False
+    embedder = tensors.get("img_in.weight" if layout == "original" else "x_embedder.weight")
     channels = embedder.shape[1] if embedder is not None and len(embedder.shape) == 2 else TOKEN_CHANNELS
     packed = embedder is not None and embedder.kind == "U8"  # 4-bit weights hide their shape
     if channels != TOKEN_CHANNELS and not packed:

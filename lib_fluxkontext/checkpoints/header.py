@@ -60,11 +60,13 @@ class Header:
         format: of the file.
         tensors: in the file's order.
         file_bytes: of the whole file.
+        metadata: keys of a safetensors file's metadata.
     """
 
     format: Literal["safetensors", "GGUF"]
     tensors: tuple[TensorEntry, ...]
     file_bytes: int
+    metadata: frozenset[str] = frozenset()
 
 
 def read_header(path: Path) -> Header:
@@ -80,7 +82,8 @@ def read_header(path: Path) -> Header:
             file.seek(0)
             if start[:4] == b"GGUF":
                 return Header("GGUF", _read_gguf_table(file, size), size)
-            return Header("safetensors", _read_safetensors_table(file, size), size)
+            tensors, metadata = _read_safetensors_table(file, size)
+            return Header("safetensors", tensors, size, metadata)
     except OSError as error:
         raise KontextError(f"{path.name}: {(error.strerror or 'cannot be read').lower()}", FIELD) from None
     except (ValueError, RecursionError) as error:
@@ -94,7 +97,8 @@ def _read_gguf_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
     return tuple(TensorEntry(tensor.name, tensor.kind, tensor.shape, tensor.bytes) for tensor in tensors)
 
 
-def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
+def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[tuple[TensorEntry, ...], frozenset[str]]:
+    """Return the tensors and the keys of the metadata."""
     if size < 8:
         raise ValueError("neither safetensors nor GGUF: the file is empty or a few bytes long")
     length = int.from_bytes(file.read(8), "little")
@@ -117,7 +121,8 @@ def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...
         tensors.append(tensor)
         spans.append((data_start + start, data_start + end))
     _check_spans(spans, size)
-    return tuple(tensors)
+    metadata = table.get("__metadata__")
+    return tuple(tensors), frozenset(metadata if isinstance(metadata, dict) else ())
 
 
 def _parse_safetensors_entry(name: str, entry: object) -> tuple[TensorEntry, tuple[int, int]]:

@@ -12,6 +12,7 @@ import pytest
 
 from lib_fluxkontext import i18n
 from lib_fluxkontext.caching.reference_kv import NO_ATTENTION, OUT_OF_MEMORY
+from lib_fluxkontext.distilled_lora import REUSED_FEW_STEPS
 from lib_fluxkontext.hosts.forge.integration.language import FOLDER, read
 from lib_fluxkontext.hosts.forge.lifecycle.inpaint import CROPPED, NO_MASK, OTHER_SIZE, PUT_BACK
 from lib_fluxkontext.hosts.forge.runtime.adapter import BLOCKS_PATCHED, CONTROLLED
@@ -75,7 +76,7 @@ def test_every_sentence_is_translated(language: str) -> None:
 def test_every_note_of_a_report_is_translated(language: str) -> None:
     notes = {HOST_MEMORY_FULL, OUT_OF_MEMORY, NO_ATTENTION, NO_RESTART, NOT_CORRECTED, SHORT_OF_MEMORY, TAKEN_OVER}
     notes |= {BLOCKS_PATCHED, COMPILED, CONTROLLED, SKIPPED, STOOD_ASIDE, TILED, UNUSED}
-    notes |= {CROPPED, NO_MASK, OTHER_SIZE, PUT_BACK}
+    notes |= {CROPPED, NO_MASK, OTHER_SIZE, PUT_BACK, REUSED_FEW_STEPS}
     assert notes - read(FOLDER, language).keys() == set()
 
 

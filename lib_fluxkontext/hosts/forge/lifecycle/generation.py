@@ -6,6 +6,7 @@ Nested generations (ADetailer and others) have a ``p`` of their own, and so a st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import psutil
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lib_fluxkontext import infotext
+from lib_fluxkontext.distilled_lora import REUSED_FEW_STEPS, distilled_loras
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.geometry import VAE_SCALE, latent_grid
 from lib_fluxkontext.hosts.forge.integration import options
@@ -65,6 +67,7 @@ class Generation:
         self._end_hook: SamplerEndHook | None = None
         self._samplings: list[tuple[int, HookedSampling]] = []
         self._notes: list[str] = []
+        self._has_distilled_lora = False
 
     def check_model(self, p: Processing) -> None:
         """Check the checkpoint, which is loaded by now. Without references one that is not Flux goes on untouched.
@@ -147,6 +150,7 @@ class Generation:
         host_reference_tokens: tuple[int, ...],
     ) -> None:
         has_references = encoded is not None or bool(host_reference_tokens)
+        self._has_distilled_lora = any(distilled_loras(prompt) for prompt in p.all_prompts)
         settings, notes = compatible_settings(self.settings, has_references, p.sampler)
         for note in notes:
             self._note(note)
@@ -238,7 +242,10 @@ class Generation:
         ]
         memory = self._memory.peaks() if self._memory is not None else None
         notes = (*self._notes, *(self.outside.notes if self.outside is not None else ()))
-        return GenerationReport(tuple(passes), memory, notes)
+        report = GenerationReport(tuple(passes), memory, notes)
+        if self._has_distilled_lora and report.reused_share:
+            report = replace(report, notes=(*notes, REUSED_FEW_STEPS))
+        return report
 
 
 def _sampling_started(p: Processing, sampling: HookedSampling) -> None:

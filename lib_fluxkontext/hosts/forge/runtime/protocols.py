@@ -117,6 +117,7 @@ class Processing(Protocol):
     cfg_scale: float
     hr_cfg: float
     prompt: str
+    all_prompts: list[str]
     seed: int
     steps: int
     sampler_name: str

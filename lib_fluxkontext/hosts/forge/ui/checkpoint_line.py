@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lib_fluxkontext.checkpoints.flux import FAMILY_UNSURE, CheckpointFacts, checkpoint_facts
+from lib_fluxkontext.checkpoints.support import Host, why_not_loaded
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.ui.markup import line
@@ -37,7 +38,7 @@ def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
         load: what will run at once.
         settings: which caches will be at work.
     """
-    from lib_fluxkontext.hosts.forge.runtime import vram  # imports Forge
+    from lib_fluxkontext.hosts.forge.runtime import host_name, vram  # imports Forge
 
     path = chosen_file()
     if path is None:
@@ -47,7 +48,8 @@ def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
     card, free = vram.card_bytes(), vram.minimum_free_bytes()
-    description = describe_checkpoint(facts, load, settings, card, free, vram.gpu_weights_in_megabytes())
+    host, in_megabytes = host_name.host_name(), vram.gpu_weights_in_megabytes()
+    description = describe_checkpoint(facts, load, settings, card, free, in_megabytes, host)
     measured = live_reports.last_working_memory()
     return description if measured is None else description + line(_last_sampling(measured), "fk-muted")
 
@@ -63,8 +65,9 @@ def describe_checkpoint(
     card: int | None,
     free: int = FORGE_MINIMUM_FREE,
     gpu_weights: bool = True,
+    host: Host = "Forge",
 ) -> str:
-    """Describe a checkpoint, and estimate whether sampling with it fits.
+    """Describe a checkpoint, say whether the host loads it, and estimate whether sampling with it fits.
 
     Args:
         facts: from its header.
@@ -73,10 +76,14 @@ def describe_checkpoint(
         card: memory of the card in bytes, or None without one.
         free: bytes that Forge keeps free of weights.
         gpu_weights: whether the host has a control GPU Weights, in MB.
+        host: whose formats count.
     """
     description = line(identification(facts))
     if facts.family is None:
         return description + line(translate("It takes no references."), "fk-warning")
+    refused = why_not_loaded(facts, host)
+    if refused is not None:
+        return description + line(refused, "fk-warning")
     if not facts.takes_references:
         return description + line(translate("It cannot take references; choose FLUX.1 Kontext."), "fk-warning")
     if facts.family == FAMILY_UNSURE:

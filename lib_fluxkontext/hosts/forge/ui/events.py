@@ -9,9 +9,10 @@ from typing import Any
 from gradio.components import Component
 
 from lib_fluxkontext import infotext
-from lib_fluxkontext.hosts.forge.ui import checkpoint_events, prompt_help, recommended
+from lib_fluxkontext.hosts.forge.ui import checkpoint_events, lora_hint_events, prompt_help, recommended
 from lib_fluxkontext.hosts.forge.ui.advanced_events import connect_advanced
 from lib_fluxkontext.hosts.forge.ui.checkpoint_events import connect_checkpoint
+from lib_fluxkontext.hosts.forge.ui.lora_hint_events import connect_lora_hint
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
 from lib_fluxkontext.hosts.forge.ui.preset_events import connect_presets
 from lib_fluxkontext.hosts.forge.ui.prompt_help import connect_prompt_help
@@ -33,6 +34,7 @@ CONNECTIONS: tuple[tuple[tuple[str, ...], Connect], ...] = (
     (checkpoint_events.FORGE_CONTROLS, connect_checkpoint),
     (recommended.FORGE_CONTROLS, connect_recommended),
     (prompt_help.FORGE_CONTROLS, connect_prompt_help),
+    (lora_hint_events.FORGE_CONTROLS, connect_lora_hint),
 )
 """Element ids of Forge's own controls, behind ``txt2img_`` or ``img2img_`` → what connects the panel with them."""
 

@@ -106,6 +106,7 @@ class Panel:
         speed: presets, First Block Cache and its threshold.
         actions: buttons for a first picture.
         prompt_help: patterns of instructions, and the prompt's length.
+        lora_hint: what suits a LoRA of the prompt that is distilled for few steps; empty without one.
         warning: what is wrong with the chosen checkpoint, or does not fit; empty where nothing is.
         advanced: all else.
         hidden: controls that events need.
@@ -119,6 +120,7 @@ class Panel:
     speed: SpeedControls
     actions: Actions
     prompt_help: PromptHelp
+    lora_hint: gr.HTML
     warning: gr.HTML
     advanced: Advanced
     hidden: HiddenControls
@@ -157,6 +159,7 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, object], report_elsewhe
         with gr.Row(elem_classes="fk-toolbar fk-actions"):
             actions = _build_actions(ids)
             prompt_help = build_prompt_help(ids)
+        lora_hint = gr.HTML("", elem_id=ids.of("lora_hint"), elem_classes="fk-when-filled")
         warning = gr.HTML("", elem_id=ids.of("warning"), elem_classes="fk-when-filled")
         advanced = _build_advanced(ids, initial, is_img2img)
         hidden = _build_hidden(ids)
@@ -169,6 +172,7 @@ def build_panel(is_img2img: bool, defaults: Mapping[str, object], report_elsewhe
         speed=speed,
         actions=actions,
         prompt_help=prompt_help,
+        lora_hint=lora_hint,
         warning=warning,
         advanced=advanced,
         hidden=hidden,
