@@ -1,45 +1,142 @@
-"""More formats of the transformer, with two references and every cache: in Forge and in Forge Neo."""
+"""Every format of the transformer that a WebUI loads, with two references, every cache and a LoRA; what its *Diffusion
+in Low Bits* makes of one; and text encoders and VAE in files of their own.
+
+Each case says by ``record_property`` what the matrix in ``docs/formats.md`` has of it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lib_fluxkontext.settings import PRESETS
 from tests.support import checkpoint_files as files
 from tests.support.forge_server import ForgeServer
 from tests.support.payloads import difference, made, pixels, report, step_kinds, two_references
 
 pytestmark = pytest.mark.both_hosts
 
-STEPS = 6
+SMALL: dict[str, Any] = {"steps": 4, "width": 128, "height": 128, "seed": 11, "prompt": "a house"}
+WITH_LORA = {"prompt": f"a house <lora:{files.LORA.removesuffix('.safetensors')}:1>"}
+FAST = {**PRESETS["Fast"], "cache": True, "cache_threshold": 1.0, "cache_compute_last": False}
+"""*Fast*, at a threshold that random weights reach."""
 
-FORMATS = [
-    files.FLUX_Q6_K,
-    files.FLUX_Q5_K,
-    files.FLUX_Q4_K,
-    files.FLUX_Q4_0,
-    pytest.param(files.FLUX_SCALED_FP8, marks=pytest.mark.neo_only),  # Neo's "mixed precision"; Forge does not load it
-]
+ONLINE = "Automatic (fp16 LoRA)"
+"""A LoRA is added at each use of the weights. Forge cannot merge one into K-quants, Q4_1, Q5_1 and BF16 of GGUF, and
+loses one that it merges into scaled FP8."""
+
+NO_LORA_ON_CPU = {files.FLUX_NF4, files.FLUX_FP4}
+"""Forge dequantises bitsandbytes' weights for a LoRA on CUDA alone."""
+
+FORMATS = {
+    "FP32": files.FLUX,
+    "FP16": files.FLUX_FP16,
+    "BF16": files.FLUX_BF16,
+    "FP8 e4m3fn": files.FLUX_FP8,
+    "FP8 e5m2": files.FLUX_E5M2,
+    "scaled FP8": files.FLUX_SCALED_FP8,
+    "GGUF F16": files.FLUX_GGUF_F16,
+    "GGUF BF16": files.FLUX_GGUF_BF16,
+    "GGUF Q8_0": files.FLUX_GGUF,
+    "GGUF Q6_K": files.FLUX_Q6_K,
+    "GGUF Q5_K": files.FLUX_Q5_K,
+    "GGUF Q5_1": files.FLUX_Q5_1,
+    "GGUF Q5_0": files.FLUX_Q5_0,
+    "GGUF Q4_K": files.FLUX_Q4_K,
+    "GGUF Q4_1": files.FLUX_Q4_1,
+    "GGUF Q4_0": files.FLUX_Q4_0,
+    "GGUF Q3_K": files.FLUX_Q3_K,
+    "GGUF Q2_K": files.FLUX_Q2_K,
+    "NF4": files.FLUX_NF4,
+    "FP4": files.FLUX_FP4,
+}
+"""As the checkpoint line calls them → file."""
+
+NEEDS_BITSANDBYTES = {files.FLUX_NF4, files.FLUX_FP4}
+
+Recorder = Callable[[str, object], None]
 
 
-@pytest.mark.parametrize("checkpoint", FORMATS)
-def test_a_format_takes_references_and_caches(forge: ForgeServer, checkpoint: str) -> None:
-    small = {"steps": STEPS, "width": 128, "height": 128, "seed": 11}
-    log = len(forge.log_text())
-    forge.select(checkpoint)
+@contextmanager
+def selected(
+    forge: ForgeServer, checkpoint: str, low_bits: str = "Automatic", modules: list[str] | None = None
+) -> Iterator[None]:
+    """Select a checkpoint while the context lasts; Forge takes ``low_bits`` up with the change of checkpoint."""
+    forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": low_bits})
+    forge.select(checkpoint, modules)
     try:
-        plain = pixels(made(forge, **small))
-        every = pixels(made(forge, two_references(), **small))
-        deciding = two_references(cache=True, cache_threshold=1e-9, reference_refresh=1)
-        assert np.array_equal(pixels(made(forge, deciding, **small)), every)
-        kept = made(forge, two_references(reference_refresh=3), **small)
-        reused = made(forge, two_references(cache=True, cache_threshold=1.0), **small)
+        yield
     finally:
+        forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": "Automatic"})
         forge.select(files.FLUX)
-    if checkpoint == files.FLUX_SCALED_FP8:
-        assert "computation: Mixed" in forge.log_text()[log:]
+
+
+def say(record_property: Recorder, forge: ForgeServer, **properties: object) -> None:
+    """Record what a case is about, before it can fail."""
+    for name, value in {"host": forge.host.title, **properties}.items():
+        record_property(name, value)
+
+
+def prove(forge: ForgeServer, lora: bool) -> None:
+    """Generate with the selected checkpoint in every way that the matrix names."""
+    plain = pixels(made(forge, **SMALL))
+    every = pixels(made(forge, two_references(), **SMALL))
     assert plain.std() > 5  # a picture, not a grey square
     assert difference(every, plain) > 0.5
-    assert step_kinds(kept) == ["computed", "kept", "kept", "computed", "kept", "kept"]
+    deciding = two_references(cache=True, cache_threshold=1e-9, reference_refresh=1)
+    assert np.array_equal(pixels(made(forge, deciding, **SMALL)), every)
+    kept = made(forge, two_references(reference_refresh=3), **SMALL)
+    assert step_kinds(kept) == ["computed", "kept", "kept", "computed"]
     assert 0 < difference(pixels(kept), every) < difference(plain, every)
-    assert report(reused)["reused_steps"] > 0
+    assert report(made(forge, two_references(**FAST), **SMALL))["reused_steps"] > 0
+    if lora:
+        adapted = made(forge, two_references(reference_refresh=3), **SMALL | WITH_LORA)
+        assert step_kinds(adapted) == step_kinds(kept)
+        assert difference(pixels(adapted), pixels(kept)) > 0.1
+    assert np.array_equal(pixels(made(forge, **SMALL)), plain)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_takes_references_caches_and_a_lora(forge: ForgeServer, name: str, record_property: Recorder) -> None:
+    checkpoint = FORMATS[name]
+    lora = checkpoint not in NO_LORA_ON_CPU
+    say(record_property, forge, format=name, lora=lora)
+    if checkpoint in NEEDS_BITSANDBYTES and not forge.host.has_bitsandbytes():
+        pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
+    log = len(forge.log_text())
+    with selected(forge, checkpoint, ONLINE):
+        prove(forge, lora)
+    if checkpoint == files.FLUX_SCALED_FP8 and forge.host.name == "neo":
+        assert "computation: Mixed" in forge.log_text()[log:]
+
+
+LOW_BITS = ["bnb-nf4", "float8-e4m3fn", "bnb-fp4", "float8-e5m2"]
+
+
+@pytest.mark.parametrize("online", [False, True], ids=["merged LoRA", "fp16 LoRA"])
+@pytest.mark.parametrize("kind", LOW_BITS)
+def test_diffusion_in_low_bits_takes_references_caches_and_a_lora(
+    forge: ForgeServer, kind: str, online: bool, record_property: Recorder
+) -> None:
+    choice = f"{kind} (fp16 LoRA)" if online else kind
+    say(record_property, forge, low_bits=choice, lora=True)
+    if kind.startswith("bnb") and not forge.host.has_bitsandbytes():
+        pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
+    with selected(forge, files.FLUX_BF16, choice):
+        prove(forge, lora=True)
+
+
+@pytest.mark.parametrize("t5", [files.MODULE_T5, files.MODULE_T5_FP16, files.MODULE_T5_FP8, files.MODULE_T5_GGUF])
+def test_a_transformer_alone_takes_its_other_parts_from_their_files(
+    forge: ForgeServer, t5: str, record_property: Recorder
+) -> None:
+    say(record_property, forge, text_encoder=t5)
+    with selected(forge, files.FLUX_ALONE, modules=[files.MODULE_VAE, files.MODULE_CLIP, t5]):
+        plain = pixels(made(forge, **SMALL))
+        referenced = pixels(made(forge, two_references(), **SMALL))
+    assert plain.std() > 5
+    assert difference(referenced, plain) > 0.5

@@ -25,6 +25,17 @@ FLUX_Q6_K = "small-flux-q6-k.gguf"
 FLUX_Q5_K = "small-flux-q5-k.gguf"
 FLUX_Q4_K = "small-flux-q4-k.gguf"
 FLUX_Q4_0 = "small-flux-q4-0.gguf"
+FLUX_FP16 = "small-flux-fp16.safetensors"
+FLUX_E5M2 = "small-flux-fp8-e5m2.safetensors"
+FLUX_FP4 = "small-flux-fp4.safetensors"
+FLUX_ALONE = "small-flux-transformer.safetensors"
+FLUX_GGUF_F16 = "small-flux-gguf-f16.gguf"
+FLUX_GGUF_BF16 = "small-flux-gguf-bf16.gguf"
+FLUX_Q5_1 = "small-flux-q5-1.gguf"
+FLUX_Q5_0 = "small-flux-q5-0.gguf"
+FLUX_Q4_1 = "small-flux-q4-1.gguf"
+FLUX_Q3_K = "small-flux-q3-k.gguf"
+FLUX_Q2_K = "small-flux-q2-k.gguf"
 FLUX_SCALED_FP8 = "small-flux-fp8-scaled.safetensors"
 FLUX_SCHNELL = "small-flux-schnell.safetensors"
 FLUX_SMOOTH = "small-flux-smooth.safetensors"
@@ -35,6 +46,9 @@ SD15 = "small-sd15.safetensors"
 MODULE_VAE = "small-vae.safetensors"
 MODULE_CLIP = "small-clip-l.safetensors"
 MODULE_T5 = "small-t5.safetensors"
+MODULE_T5_FP16 = "small-t5-fp16.safetensors"
+MODULE_T5_FP8 = "small-t5-fp8.safetensors"
+MODULE_T5_GGUF = "small-t5-q8.gguf"
 LORA = "small-lora.safetensors"
 
 GGUF_MODULES = [MODULE_VAE, MODULE_CLIP, MODULE_T5]
@@ -50,6 +64,17 @@ FOLDERS = {
     FLUX_Q5_K: "Stable-diffusion",
     FLUX_Q4_K: "Stable-diffusion",
     FLUX_Q4_0: "Stable-diffusion",
+    FLUX_FP16: "Stable-diffusion",
+    FLUX_E5M2: "Stable-diffusion",
+    FLUX_FP4: "Stable-diffusion",
+    FLUX_ALONE: "Stable-diffusion",
+    FLUX_GGUF_F16: "Stable-diffusion",
+    FLUX_GGUF_BF16: "Stable-diffusion",
+    FLUX_Q5_1: "Stable-diffusion",
+    FLUX_Q5_0: "Stable-diffusion",
+    FLUX_Q4_1: "Stable-diffusion",
+    FLUX_Q3_K: "Stable-diffusion",
+    FLUX_Q2_K: "Stable-diffusion",
     FLUX_SCALED_FP8: "Stable-diffusion",
     FLUX_SCHNELL: "Stable-diffusion",
     FLUX_SMOOTH: "Stable-diffusion",
@@ -58,6 +83,9 @@ FOLDERS = {
     MODULE_VAE: "VAE",
     MODULE_CLIP: "text_encoder",
     MODULE_T5: "text_encoder",
+    MODULE_T5_FP16: "text_encoder",
+    MODULE_T5_FP8: "text_encoder",
+    MODULE_T5_GGUF: "text_encoder",
     LORA: "Lora",
 }
 """The folder of Forge's ``models`` each file belongs to."""

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import checkpoint_files as files
-from tests.support.quantised import to_nf4, to_scaled_fp8, write_gguf
+from tests.support.quantised import to_four_bit, to_scaled_fp8, write_gguf
 from tests.support.random_models import (
     Weights,
     autoencoder,
@@ -39,6 +39,36 @@ def cast(weights: Weights, dtype: torch.dtype) -> Weights:
 def prefixed(prefix: str, weights: Weights) -> Weights:
     """Put a prefix before the names of weights."""
     return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+LLAMA_CPP_T5 = {
+    "encoder.block.": "enc.blk.",
+    "encoder.final_layer_norm": "enc.output_norm",
+    "shared": "token_embd",
+    ".layer.0.SelfAttention.relative_attention_bias": ".attn_rel_b",
+    ".layer.0.SelfAttention.": ".attn_",
+    ".layer.0.layer_norm": ".attn_norm",
+    ".layer.1.DenseReluDense.wi_0": ".ffn_gate",
+    ".layer.1.DenseReluDense.wi_1": ".ffn_up",
+    ".layer.1.DenseReluDense.wo": ".ffn_down",
+    ".layer.1.layer_norm": ".ffn_norm",
+}
+"""Parts of Transformers' names of a T5 encoder → llama.cpp's, as GGUF files have them."""
+
+
+def named_as_in_llama_cpp(weights: Weights) -> Weights:
+    """Rename a T5 encoder's weights as llama.cpp does."""
+    result: Weights = {}
+    for name, tensor in weights.items():
+        for theirs, other in LLAMA_CPP_T5.items():
+            name = name.replace(theirs, other)
+        result[name] = tensor
+    return result
+
+
+def is_attention_of_t5(name: str) -> bool:
+    """Return whether a weight, by llama.cpp's name, is a matrix of a T5 encoder's attention."""
+    return "attn_" in name and "attn_rel_b" not in name
 
 
 def build_flux(path: Path, transformer: Weights, companions: torch.dtype = torch.float32) -> None:
@@ -90,12 +120,23 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     files.FLUX: build_small_flux,
     files.FLUX_BF16: lambda path: build_small_flux(path, dtype=torch.bfloat16),
     files.FLUX_FP8: lambda path: build_small_flux(path, dtype=torch.float8_e4m3fn),
-    files.FLUX_NF4: lambda path: build_flux(path, to_nf4(flux_transformer())),
+    files.FLUX_NF4: lambda path: build_flux(path, to_four_bit(flux_transformer())),
     files.FLUX_GGUF: lambda path: write_gguf(path, flux_transformer(vector_dim=768)),
     files.FLUX_Q6_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q6_K"),
     files.FLUX_Q5_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q5_K"),
     files.FLUX_Q4_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q4_K"),
     files.FLUX_Q4_0: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q4_0"),
+    files.FLUX_FP16: lambda path: build_small_flux(path, dtype=torch.float16),
+    files.FLUX_E5M2: lambda path: build_small_flux(path, dtype=torch.float8_e5m2),
+    files.FLUX_FP4: lambda path: build_flux(path, to_four_bit(flux_transformer(), "fp4")),
+    files.FLUX_ALONE: lambda path: save_file(cast(flux_transformer(vector_dim=768), torch.bfloat16), path),
+    files.FLUX_GGUF_F16: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "F16"),
+    files.FLUX_GGUF_BF16: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "BF16"),
+    files.FLUX_Q5_1: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q5_1"),
+    files.FLUX_Q5_0: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q5_0"),
+    files.FLUX_Q4_1: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q4_1"),
+    files.FLUX_Q3_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q3_K"),
+    files.FLUX_Q2_K: lambda path: write_gguf(path, flux_transformer(vector_dim=768), "Q2_K"),
     files.FLUX_SCALED_FP8: lambda path: build_flux(path, to_scaled_fp8(flux_transformer())),
     files.FLUX_SCHNELL: lambda path: build_small_flux(path, guidance=False),
     files.FLUX_SMOOTH: lambda path: build_flux(path, smooth(flux_transformer())),
@@ -106,6 +147,11 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     files.MODULE_VAE: lambda path: save_file(autoencoder(), path),
     files.MODULE_CLIP: lambda path: save_file(cast(clip_text_encoder(hidden=768), torch.float16), path),
     files.MODULE_T5: lambda path: save_file(t5_text_encoder(), path),
+    files.MODULE_T5_FP16: lambda path: save_file(cast(t5_text_encoder(), torch.float16), path),
+    files.MODULE_T5_FP8: lambda path: save_file(cast(t5_text_encoder(), torch.float8_e4m3fn), path),
+    files.MODULE_T5_GGUF: lambda path: write_gguf(
+        path, named_as_in_llama_cpp(t5_text_encoder()), architecture="t5encoder", wanted=is_attention_of_t5
+    ),
     files.LORA: lambda path: save_file(flux_lora(), path),
 }
 
