@@ -143,12 +143,16 @@ def _write(folder: Path, cells: Sequence[Any], images: Sequence[Path]) -> None:
     from lib_fluxkontext.batch.comparison import read_comparison
     from lib_fluxkontext.batch.comparison_picture import draw
     from lib_fluxkontext.batch.comparison_table import PICTURE_NAME, markdown, page
+    from lib_fluxkontext.replaced_file import replaced
 
     comparison = read_comparison(folder, cells, images)
     page_path, text_path, picture_path = folder / "compare.html", folder / "compare.md", folder / PICTURE_NAME
-    page_path.write_text(page(comparison, folder), encoding="utf-8")
-    text_path.write_text(markdown(comparison), encoding="utf-8")
-    draw(comparison).save(picture_path)
+    with replaced(page_path) as part:
+        part.write_text(page(comparison, folder), encoding="utf-8")
+    with replaced(text_path) as part:
+        part.write_text(markdown(comparison), encoding="utf-8")
+    with replaced(picture_path) as part:
+        draw(comparison).save(part, "PNG")
     for name, path in (("Page", page_path), ("Markdown", text_path), ("Picture", picture_path)):
         print(f"{name + ':':<10}{path}")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.images.decode import Reference, decode_reference
+
+CHANGED = "the file is another one than when the manifest was read; start again to make what it is now"
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 """In lower case; what is taken of a folder. A file that is named can have any other."""
@@ -27,6 +30,26 @@ def read_reference(path: Path, name: str) -> Reference:
     except OSError as error:
         raise unreadable(error, name) from None
     return decode_reference(data, name)
+
+
+def read_unchanged(path: Path, digest: str, name: str) -> bytes:
+    """Read a file that was read before.
+
+    Args:
+        path: of the file.
+        digest: SHA-256 of what it was, in hexadecimal.
+        name: the setting it came from.
+
+    Raises:
+        KontextError: the file cannot be read, or is another one now.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable(error, name) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise KontextError(CHANGED, name)
+    return data
 
 
 def unreadable(error: OSError, name: str) -> KontextError:

@@ -16,10 +16,11 @@ from lib_fluxkontext.batch.row import Lora, Row
 from lib_fluxkontext.batch.worker import Failed, Made, Outcome, WorkerLost
 from lib_fluxkontext.hosts.diffusers import batch as batch_module
 from lib_fluxkontext.hosts.diffusers import model_store
-from lib_fluxkontext.hosts.diffusers.batch import CHANGED, DiffusersWorker
+from lib_fluxkontext.hosts.diffusers.batch import DiffusersWorker
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions
 from lib_fluxkontext.hosts.diffusers.pipeline import BatchRow, Generated, generate, generate_batch
 from lib_fluxkontext.images.decode import Reference, decode_reference
+from lib_fluxkontext.images.files import CHANGED
 from lib_fluxkontext.job import Job
 from lib_fluxkontext.settings import KontextSettings
 from tests.support.batch_rows import a_row

@@ -21,6 +21,7 @@ from lib_fluxkontext.batch.worker import Failed, Made, WorkerLost
 from lib_fluxkontext.hosts.forge_api import exchange
 from lib_fluxkontext.hosts.forge_api import worker as worker_module
 from lib_fluxkontext.hosts.forge_api.worker import MAX_BROKEN_ROWS, ForgeWorker
+from lib_fluxkontext.images.files import CHANGED
 from lib_fluxkontext.settings import KontextSettings
 from tests.support.fake_forge import CHECKPOINT, OTHER, TRIES, TXT2IMG, FakeForge, row, worker_of
 
@@ -147,8 +148,8 @@ def test_a_reference_that_is_gone_or_another_one_now_fails_its_row_alone(fake: F
     gone.unlink()
     changed.write_bytes(b"other")
     outcomes = make(worker_of(fake), *rows)
-    assert "cannot be read" in reason(outcomes[0])
-    assert "has changed" in reason(outcomes[1])
+    assert "no such file" in reason(outcomes[0])
+    assert reason(outcomes[1]) == CHANGED
     assert isinstance(outcomes[2], Made)
     assert fake.count(TXT2IMG) == 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
@@ -20,14 +19,12 @@ from lib_fluxkontext.hosts.diffusers.options import LoadOptions
 from lib_fluxkontext.hosts.diffusers.pipeline import BatchRow, generate_batch
 from lib_fluxkontext.hosts.diffusers.sampling import Interrupted
 from lib_fluxkontext.images.decode import Reference, decode_reference
-from lib_fluxkontext.images.files import unreadable
+from lib_fluxkontext.images.files import read_unchanged
 from lib_fluxkontext.images.stitch import plan_sizes
 from lib_fluxkontext.job import Job
 
 PHOTO_BYTES = 256 * 2**20
 """Bound of decoded references. A 12-megapixel photograph takes 36 MB."""
-
-CHANGED = "the file is another one than when the manifest was read; start again to make what it is now"
 
 
 class DiffusersWorker:
@@ -131,13 +128,7 @@ class _Photos:
         held = self._held.get(digest)
         if held is not None:
             return Reference(held.image, held.digest, name, held.background)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise unreadable(error, name) from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise KontextError(CHANGED, name)
-        reference = decode_reference(data, name)
+        reference = decode_reference(read_unchanged(path, digest, name), name)
         self._held.put(digest, reference)
         return reference
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from PIL import Image
 
 from lib_fluxkontext.batch.record import row_values
 from lib_fluxkontext.batch.row import Row
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.images.files import read_unchanged
 from lib_fluxkontext.settings import IMAGE_FIELDS
 
 SCRIPT = "Flux Kontext"
@@ -58,13 +57,7 @@ def request_of(row: Row, checkpoint: str, loras: Sequence[str]) -> dict[str, Any
 def _references(row: Row) -> dict[str, str]:
     references = {}
     for name, path, digest in zip(IMAGE_FIELDS, row.images, row.digests, strict=False):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise KontextError(f"{path} cannot be read: {error.strerror or error}", name) from None
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise KontextError(f"{path} has changed since the manifest was read; start the batch again", name)
-        references[name] = base64.b64encode(content).decode()
+        references[name] = base64.b64encode(read_unchanged(path, digest, name)).decode()
     return references
 
 
