@@ -20,8 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from benchmarks.peak_memory import peak_bytes
 from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.overviews import Overviews
 from lib_fluxkontext.batch.plan import Plan
@@ -206,15 +205,7 @@ def _run_null(manifest: Path, output: Path) -> None:
     batch.local_workers = lambda where: [NullWorker()]  # type: ignore[assignment]
     batch.WorkerOptions.check = lambda options: None  # type: ignore[method-assign]  # which asks PyTorch for the device
     code = command_line(["batch", str(manifest), "--output", str(output)])
-    print(json.dumps({"code": code, "seconds": time.perf_counter() - start, "peak": _peak_bytes()}))
-
-
-def _peak_bytes() -> int:
-    if os.name == "nt":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"code": code, "seconds": time.perf_counter() - start, "peak": peak_bytes()}))
 
 
 def write_manifest(path: Path, rows: Sequence[Sequence[object]]) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from lib_fluxkontext.command_line import INTERRUPTED, Parser, Run, print_error
-from lib_fluxkontext.commands import batch, compare, generate
+from lib_fluxkontext.commands import batch, compare, convert, generate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     parser = Parser(prog="python -m lib_fluxkontext", description="FLUX.1 Kontext without Forge's pages.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    for command in (generate, batch, compare):
+    for command in (generate, batch, compare, convert):
         command.add_command(commands)
     options = parser.parse_args(arguments)
     run: Run = options.run

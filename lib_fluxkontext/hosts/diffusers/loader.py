@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 
+from lib_fluxkontext.checkpoints.flux import checkpoint_facts
+from lib_fluxkontext.checkpoints.support import why_not_loaded
+from lib_fluxkontext.convert.decode import quiet_bitsandbytes
 from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.hosts.diffusers.single_file import read_transformer
 
 Pipeline = Any
 """A ``FluxKontextPipeline``. Type checkers see only the placeholder that diffusers has for missing dependencies."""
@@ -43,6 +47,7 @@ def load_pipeline(
             serve.
     """
     target, path = _resolve(checkpoint, device, nf4, offload)
+    quiet_bitsandbytes()
     # The small model is as fast in float32, and more precise.
     dtype = torch.float32 if checkpoint is None or target.type == "cpu" else torch.bfloat16
     # bitsandbytes quantises on the current card, whichever the model is for.
@@ -129,6 +134,9 @@ def _from_folder(path: Path, dtype: torch.dtype, nf4: bool) -> Pipeline:
 def _check_file(path: Path, base: Path | None) -> Path:
     """Return the base folder, which a file needs."""
     names = tensor_names(path)
+    refused = why_not_loaded(checkpoint_facts(path), "diffusers")
+    if refused is not None:
+        raise KontextError(f"{path.name}: {refused}", "checkpoint")
     if not any(name.endswith(_FLUX_TENSORS) for name in names):
         raise KontextError(f"not a FLUX checkpoint: {path.name} has none of FLUX's tensors", "checkpoint")
     if base is None:
@@ -149,7 +157,10 @@ def _from_file(path: Path, base: Path | None, dtype: torch.dtype, nf4: bool) -> 
         options["quantization_config"] = _nf4_config(dtype)
     with _no_loading_bars():
         try:
-            transformer = FluxTransformer2DModel.from_single_file(str(path), **options)
+            weights = read_transformer(path, dtype)
+            transformer = FluxTransformer2DModel.from_single_file(weights, **options)
+        except KontextError:
+            raise
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise KontextError(f"{path.name} could not be loaded: {error}", "checkpoint") from None
         return FluxKontextPipeline.from_pretrained(base, transformer=transformer, **{dtype_argument(): dtype})

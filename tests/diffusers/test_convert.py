@@ -1,0 +1,219 @@
+"""Converted files of the small model make the pictures of the reference quantisation; LoRAs of all trainers merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf.quants
+import numpy as np
+import pytest
+import torch
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+from gguf import GGMLQuantizationType
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lib_fluxkontext.convert.keys import to_bfl, to_diffusers
+from lib_fluxkontext.convert.lora import LoraFile
+from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL, load_pipeline
+from lib_fluxkontext.hosts.diffusers.lora_file import read_lora
+from lib_fluxkontext.hosts.diffusers.pipeline import generate
+from lib_fluxkontext.images.decode import Reference
+from lib_fluxkontext.job import Job
+from lib_fluxkontext.settings import KontextSettings
+from tests.support.convert_files import Weights, convert, save_shards, small_weights
+from tests.support.quantised import to_scaled_fp8
+
+SIDE = 64
+
+
+def of_blocks(kind: str) -> Callable[[Tensor], Tensor]:
+    """Return gguf's quantisation of a matrix, there and back."""
+    number = GGMLQuantizationType[kind]
+    return lambda values: torch.from_numpy(
+        gguf.quants.dequantize(gguf.quants.quantize(values.numpy(), number), number)
+    ).reshape(values.shape)
+
+
+def of_four_bits(kind: str) -> Callable[[Tensor], Tensor]:
+    """Return bitsandbytes' quantisation of a matrix, there and back."""
+    import bitsandbytes.functional as functional
+
+    return lambda values: functional.dequantize_4bit(*functional.quantize_4bit(values, quant_type=kind))
+
+
+REFERENCES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "Q8_0": ("gguf", of_blocks("Q8_0")),
+    "Q5_0": ("gguf", of_blocks("Q5_0")),
+    "Q4_0": ("gguf", of_blocks("Q4_0")),
+    "Q4_1": ("gguf", of_blocks("Q4_1")),
+    "nf4": ("safetensors", of_four_bits("nf4")),
+    "fp4": ("safetensors", of_four_bits("fp4")),
+    "fp8": ("safetensors", lambda values: values.to(torch.float8_e4m3fn).float()),
+    "fp8_e5m2": ("safetensors", lambda values: values.to(torch.float8_e5m2).float()),
+    "bf16": ("safetensors", lambda values: values.to(torch.bfloat16).float()),
+}
+
+
+def reference_weights(kind: str, quantise: Callable[[Tensor], Tensor]) -> Weights:
+    """Return the small model's weights, in diffusers' layout, with those that the format is for quantised and back."""
+    weights = {name: tensor.float().contiguous() for name, tensor in to_bfl(small_weights()).items()}
+    for name, tensor in weights.items():
+        in_blocks, matrix = "_blocks." in name, tensor.ndim == 2
+        match kind:
+            case "bf16":
+                chosen = True
+            case "nf4" | "fp4":
+                chosen = matrix
+            case "fp8" | "fp8_e5m2":
+                chosen = in_blocks and not name.endswith(".scale")
+            case _:
+                chosen = in_blocks and matrix
+        if chosen:
+            weights[name] = quantise(tensor)
+    return to_diffusers(weights)
+
+
+def picture(pipeline: Any, references: list[Reference]) -> np.ndarray:
+    """Make a picture, (height, width, 3), 0 to 255."""
+    pipeline.set_progress_bar_config(disable=True)
+    job = Job("put the first picture on the left and the second on the right", SIDE, SIDE, steps=4, seed=5)
+    made = generate(pipeline, job, references, KontextSettings(sizing="no change", cache=False)).image
+    return np.asarray(made, np.float64)
+
+
+def own_pipeline(weights: Weights) -> Any:
+    """Return a pipeline of the small model with other weights."""
+    loaded = load_pipeline(device="cpu")
+    loaded.transformer.load_state_dict(weights)
+    return loaded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_a_converted_file_makes_the_picture_of_the_reference_quantisation(
+    kind: str, woman: Reference, cat: Reference, pipeline: Any, tmp_path: Path
+) -> None:
+    suffix, quantise = REFERENCES[kind]
+    file = convert(SMALL_MODEL, tmp_path / f"kontext.{suffix}", kind)
+    made = picture(load_pipeline(file, base=SMALL_MODEL, device="cpu"), [woman, cat])
+    wanted = picture(own_pipeline(reference_weights(kind, quantise)), [woman, cat])
+    exact = picture(pipeline, [woman, cat])
+    difference, quantisation = np.abs(made - wanted).mean(), np.abs(wanted - exact).mean()
+    assert difference <= 1
+    assert quantisation > 0, "this picture would not show a quantisation that is missing"
+    assert difference < quantisation / 2
+
+
+def test_scaled_fp8_is_loaded_with_its_scale(tmp_path: Path) -> None:
+    weights = {name: tensor.float() for name, tensor in to_bfl(small_weights()).items()}
+    scaled = to_scaled_fp8(weights)
+    save_file({name: tensor.contiguous() for name, tensor in scaled.items()}, tmp_path / "scaled.safetensors")
+    loaded = load_pipeline(tmp_path / "scaled.safetensors", base=SMALL_MODEL, device="cpu").transformer.state_dict()
+    name = "double_blocks.1.txt_mlp.0"
+    wanted = scaled[f"{name}.weight"].float() * scaled[f"{name}.scale_weight"]
+    assert torch.equal(loaded["transformer_blocks.1.ff_context.net.0.proj.weight"], wanted)
+
+
+def test_four_bits_without_bitsandbytes_are_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    file = convert(SMALL_MODEL, tmp_path / "nf4.safetensors", "nf4")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(KontextError, match=r"nf4\.safetensors needs bitsandbytes"):
+        load_pipeline(file, base=SMALL_MODEL, device="cpu")
+
+
+def narrow_flux() -> Weights:
+    """Return tensors with FLUX.1's names and numbers of rows, and one column, all different."""
+    hidden, weights = 3072, {}
+    rows = {"proj_out": 64, "norm_out.linear": 2 * hidden}
+    for name, tensor in small_weights().items():
+        module = name.rpartition(".")[0]
+        height = rows.get(module, tensor.shape[0] * hidden // 128)
+        height = 128 if ".norm_" in name else height
+        weights[name] = torch.rand((height, 1) if tensor.ndim == 2 else (height,))
+    return weights
+
+
+def test_diffusers_reads_the_original_layout_as_what_it_was() -> None:
+    weights = narrow_flux()
+    back = convert_flux_transformer_checkpoint_to_diffusers(to_bfl(weights))
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[name], weights[name]) for name in weights)
+
+
+def lora_file(path: Path, trainer: str) -> tuple[Path, dict[str, Tensor]]:
+    """Write a LoRA as a trainer does; return it, and by diffusers' names what it adds at weight 1."""
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(4, 128, generator=generator), torch.randn(384, 4, generator=generator) * 0.01
+    parts = [f"transformer_blocks.0.attn.to_{name}.weight" for name in "qkv"]
+    match trainer:
+        case "kohya":
+            name = "lora_unet_double_blocks_0_img_attn_qkv"
+            tensors = {
+                f"{name}.lora_down.weight": down,
+                f"{name}.lora_up.weight": up,
+                f"{name}.alpha": torch.tensor(2.0),
+            }
+            save_file(tensors, path)
+            return path, dict(zip(parts, (0.5 * up @ down).chunk(3), strict=True))
+        case "peft":
+            tensors = {}
+            for part, rows in zip(parts, up.chunk(3), strict=True):
+                module = f"transformer.{part.removesuffix('.weight')}"
+                tensors |= {f"{module}.lora_A.weight": down.clone(), f"{module}.lora_B.weight": rows.clone()}
+            tensors[f"transformer.{parts[0].removesuffix('.weight')}.alpha"] = torch.tensor(8.0)
+            save_file(tensors, path)
+            factors = (2.0, 1.0, 1.0)
+            chunks = (up @ down).chunk(3)
+            return path, {part: factor * rows for part, factor, rows in zip(parts, factors, chunks, strict=True)}
+        case _:
+            raise AssertionError(trainer)
+
+
+@pytest.mark.parametrize("trainer", ["kohya", "peft"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_loras_of_several_trainers_are_merged(trainer: str, sharded: bool, tmp_path: Path) -> None:
+    file, deltas = lora_file(tmp_path / "lora.safetensors", trainer)
+    source = save_shards(tmp_path, small_weights(), 2) if sharded else SMALL_MODEL
+    merged = convert(source, tmp_path / "out.safetensors", "fp32", read_lora(LoraFile(file, 0.5)))
+    made = to_diffusers(load_file(merged))
+    for name, tensor in small_weights().items():
+        wanted = tensor.float() + 0.5 * deltas.get(name, torch.zeros(()))
+        assert torch.allclose(made[name], wanted, rtol=1e-5, atol=1e-6), name
+    assert len(deltas) == 3
+
+
+def test_a_merged_lora_is_the_one_that_diffusers_loads(tmp_path: Path) -> None:
+    file, _ = lora_file(tmp_path / "lora.safetensors", "kohya")
+    merged = to_diffusers(
+        load_file(convert(SMALL_MODEL, tmp_path / "out.safetensors", "fp32", read_lora(LoraFile(file, 0.5))))
+    )
+    loaded = load_pipeline(device="cpu")
+    loaded.load_lora_weights(load_file(file), adapter_name="a")
+    loaded.set_adapters(["a"], [0.5])
+    loaded.fuse_lora()
+    loaded.unload_lora_weights()
+    state = loaded.transformer.state_dict()
+    assert all(torch.allclose(merged[name], state[name], rtol=1e-4, atol=1e-5) for name in merged)
+
+
+@pytest.mark.parametrize("what", ["nothing", "no lora", "dora", "missing"])
+def test_what_is_no_lora_is_refused(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    match what:
+        case "nothing":
+            path.write_bytes(b"\xff" * 100)
+        case "no lora":
+            save_file({"transformer.x_embedder.weight": torch.zeros(2, 2)}, path)
+        case "dora":
+            save_file({"lora_unet_double_blocks_0_img_attn_qkv.dora_scale": torch.zeros(2)}, path)
+    with pytest.raises(KontextError) as caught:
+        read_lora(LoraFile(path, 1.0))
+    assert caught.value.field == "lora"
