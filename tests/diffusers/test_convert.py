@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf.quants
 import numpy as np
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from gguf import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,57 +21,12 @@ from lib_fluxkontext.hosts.diffusers.pipeline import generate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.job import Job
 from lib_fluxkontext.settings import KontextSettings
-from tests.support.convert_files import Weights, convert, save_shards, small_weights
+from tests.support.convert_files import Weights, base_folder, convert, save_shards, small_weights
 from tests.support.quantised import to_scaled_fp8
+from tests.support.random_models import flux_transformer
+from tests.support.reference_quantisation import REFERENCES, quantised
 
 SIDE = 64
-
-
-def of_blocks(kind: str) -> Callable[[Tensor], Tensor]:
-    """Return gguf's quantisation of a matrix, there and back."""
-    number = GGMLQuantizationType[kind]
-    return lambda values: torch.from_numpy(
-        gguf.quants.dequantize(gguf.quants.quantize(values.numpy(), number), number)
-    ).reshape(values.shape)
-
-
-def of_four_bits(kind: str) -> Callable[[Tensor], Tensor]:
-    """Return bitsandbytes' quantisation of a matrix, there and back."""
-    import bitsandbytes.functional as functional
-
-    return lambda values: functional.dequantize_4bit(*functional.quantize_4bit(values, quant_type=kind))
-
-
-REFERENCES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
-    "Q8_0": ("gguf", of_blocks("Q8_0")),
-    "Q5_0": ("gguf", of_blocks("Q5_0")),
-    "Q4_0": ("gguf", of_blocks("Q4_0")),
-    "Q4_1": ("gguf", of_blocks("Q4_1")),
-    "nf4": ("safetensors", of_four_bits("nf4")),
-    "fp4": ("safetensors", of_four_bits("fp4")),
-    "fp8": ("safetensors", lambda values: values.to(torch.float8_e4m3fn).float()),
-    "fp8_e5m2": ("safetensors", lambda values: values.to(torch.float8_e5m2).float()),
-    "bf16": ("safetensors", lambda values: values.to(torch.bfloat16).float()),
-}
-
-
-def reference_weights(kind: str, quantise: Callable[[Tensor], Tensor]) -> Weights:
-    """Return the small model's weights, in diffusers' layout, with those that the format is for quantised and back."""
-    weights = {name: tensor.float().contiguous() for name, tensor in to_bfl(small_weights()).items()}
-    for name, tensor in weights.items():
-        in_blocks, matrix = "_blocks." in name, tensor.ndim == 2
-        match kind:
-            case "bf16":
-                chosen = True
-            case "nf4" | "fp4":
-                chosen = matrix
-            case "fp8" | "fp8_e5m2":
-                chosen = in_blocks and not name.endswith(".scale")
-            case _:
-                chosen = in_blocks and matrix
-        if chosen:
-            weights[name] = quantise(tensor)
-    return to_diffusers(weights)
 
 
 def picture(pipeline: Any, references: list[Reference]) -> np.ndarray:
@@ -83,6 +35,11 @@ def picture(pipeline: Any, references: list[Reference]) -> np.ndarray:
     job = Job("put the first picture on the left and the second on the right", SIDE, SIDE, steps=4, seed=5)
     made = generate(pipeline, job, references, KontextSettings(sizing="no change", cache=False)).image
     return np.asarray(made, np.float64)
+
+
+def small_weights_in_bfl() -> Weights:
+    """Return the small model's transformer in the original layout, in float32."""
+    return {name: tensor.float().contiguous() for name, tensor in to_bfl(small_weights()).items()}
 
 
 def own_pipeline(weights: Weights) -> Any:
@@ -97,15 +54,34 @@ def own_pipeline(weights: Weights) -> Any:
 def test_a_converted_file_makes_the_picture_of_the_reference_quantisation(
     kind: str, woman: Reference, cat: Reference, pipeline: Any, tmp_path: Path
 ) -> None:
-    suffix, quantise = REFERENCES[kind]
+    suffix = REFERENCES[kind][0]
     file = convert(SMALL_MODEL, tmp_path / f"kontext.{suffix}", kind)
     made = picture(load_pipeline(file, base=SMALL_MODEL, device="cpu"), [woman, cat])
-    wanted = picture(own_pipeline(reference_weights(kind, quantise)), [woman, cat])
+    wanted = picture(own_pipeline(to_diffusers(quantised(small_weights_in_bfl(), kind))), [woman, cat])
     exact = picture(pipeline, [woman, cat])
     difference, quantisation = np.abs(made - wanted).mean(), np.abs(wanted - exact).mean()
     assert difference <= 1
     assert quantisation > 0, "this picture would not show a quantisation that is missing"
     assert difference < quantisation / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "nf4", "fp8"])
+def test_a_converted_file_of_140_million_parameters_makes_the_picture_of_the_reference_quantisation(
+    kind: str, woman: Reference, cat: Reference, tmp_path: Path
+) -> None:
+    weights = flux_transformer(hidden=512, depth=8, depth_single=16, head_dim=128)
+    shape = {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 4, "attention_head_dim": 128}
+    base = base_folder(tmp_path / "base", {**shape, "axes_dims_rope": [16, 56, 56]})
+    save_file(weights, tmp_path / "flux.safetensors")
+    save_file(quantised(weights, kind), tmp_path / "wanted.safetensors")
+    file = convert(tmp_path / "flux.safetensors", tmp_path / f"flux-140m.{REFERENCES[kind][0]}", kind)
+    made, wanted, exact = (
+        picture(load_pipeline(path, base=base, device="cpu"), [woman, cat])
+        for path in (file, tmp_path / "wanted.safetensors", tmp_path / "flux.safetensors")
+    )
+    assert np.abs(made - wanted).mean() <= 1
+    assert np.abs(made - wanted).mean() < np.abs(wanted - exact).mean() / 2
 
 
 def test_scaled_fp8_is_loaded_with_its_scale(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ Each case says by ``record_property`` what the matrix in ``docs/formats.md`` has
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,11 +16,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL, load_pipeline
+from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
 from lib_fluxkontext.hosts.diffusers.pipeline import Generated, generate
 from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.job import Job
 from lib_fluxkontext.settings import PRESETS, KontextSettings
+from tests.support.convert_files import base_folder
 from tests.support.quantised import to_four_bit, to_scaled_fp8, write_gguf
 from tests.support.random_models import Weights, flux_transformer
 
@@ -67,13 +66,8 @@ FORMATS: dict[str, Callable[[Path], None]] = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model's folder, with a transformer that is 256 wide."""
-    folder = tmp_path_factory.mktemp("base") / "model"
-    shutil.copytree(SMALL_MODEL, folder, ignore=shutil.ignore_patterns("diffusion_pytorch_model.safetensors"))
-    shutil.copy(SMALL_MODEL / "vae" / "diffusion_pytorch_model.safetensors", folder / "vae")
-    config = folder / "transformer" / "config.json"
     layers = {"num_layers": 2, "num_single_layers": 4}
-    config.write_text(json.dumps({**json.loads(config.read_text()), **CONFIG, **layers}))
-    return folder
+    return base_folder(tmp_path_factory.mktemp("base") / "model", {**CONFIG, **layers})
 
 
 @pytest.fixture(scope="module")

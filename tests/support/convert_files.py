@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,15 @@ BLOCK_PARTS = {
 def small_weights() -> Weights:
     """Read the small model's transformer, in diffusers' layout."""
     return load_file(WEIGHTS_FILE)
+
+
+def base_folder(folder: Path, changes: dict[str, Any]) -> Path:
+    """Write the small model's folder without transformer weights, the transformer of another shape."""
+    shutil.copytree(SMALL_MODEL, folder, ignore=shutil.ignore_patterns("diffusion_pytorch_model.safetensors"))
+    shutil.copy(SMALL_MODEL / "vae" / "diffusion_pytorch_model.safetensors", folder / "vae")
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
+    return folder
 
 
 def convert(source: Path, out: Path, kind: str, *loras: Lora, overwrite: bool = False) -> Path:

@@ -21,7 +21,7 @@ from modules_forge import main_entry
 
 StateDict = Mapping[str, torch.Tensor]
 
-NF4_STATE = ".quant_state.bitsandbytes__nf4"
+FOUR_BIT_STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 
 
 def count_numbered(names: Iterable[str], prefix: str) -> int:
@@ -32,9 +32,9 @@ def count_numbered(names: Iterable[str], prefix: str) -> int:
 
 def matrix_shape(weights: StateDict, name: str) -> list[int]:
     """Return the shape of a matrix, also when it is stored in 4 bits."""
-    packed = weights.get(name + NF4_STATE)
-    if packed is not None:
-        return json.loads(bytes(packed.tolist()))["shape"]
+    for state in FOUR_BIT_STATES:
+        if name + state in weights:
+            return json.loads(bytes(weights[name + state].tolist()))["shape"]
     return list(weights[name].shape)
 
 
