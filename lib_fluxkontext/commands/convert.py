@@ -63,7 +63,8 @@ def _convert(options: argparse.Namespace) -> int:
     request = ConvertRequest(options.source, options.out, options.format, files, options.overwrite)
     conversion = Conversion(request, loras)
     if conversion.plan.left_out:
-        print(f"A GGUF file holds the transformer alone: {conversion.plan.left_out:,} other tensors are left out")
+        what = "A GGUF file holds" if conversion.is_gguf else "Of names in diffusers' layout, OUT holds"
+        print(f"{what} the transformer alone: {conversion.plan.left_out:,} other tensors are left out")
     for lora in loras:
         if lora.elsewhere:
             print(f"{lora.name}: {lora.elsewhere:,} tensors for text encoders are left out")

@@ -126,32 +126,36 @@ class FourBitTensor:
         self.kind = next(kind for suffix, kind in FOUR_BIT_SUFFIXES.items() if state_name.endswith(suffix))
         self._name = name
         self._packed = tensors[name]
-        self._parts = {key: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        self._state_name = state_name
-        self.shape = self._check()
+        self._parts = {key: tensors[f"{name}.{key}"] for key in _PARTS if f"{name}.{key}" in tensors}
+        self._state: dict[str, Any] = {}  # what the description says, checked
+        self.shape = self._check(tensors[state_name])
         self._values: Tensor | None = None
 
-    def _check(self) -> tuple[int, ...]:
+    def _check(self, described: StoredTensor) -> tuple[int, ...]:
         """Return the shape. The library's C code trusts these numbers, so they are checked here."""
         try:
-            state = json.loads(self._parts[self._state_name].read().tobytes())
+            state = json.loads(described.read().tobytes())
             shape = tuple(int(side) for side in state["shape"])
             size, block = math.prod(shape), int(state["blocksize"])
-            nested = "nested_blocksize" in state or f"{self._name}.nested_absmax" in self._parts
+            nested = "nested_blocksize" in state or "nested_absmax" in self._parts
             blocks = -(-size // block)
             wanted = {"absmax": ("U8" if nested else "F32", blocks), "quant_map": ("F32", 16)}
+            self._state = {"quant_type": self.kind.lower(), "blocksize": block, "shape": shape, "dtype": "float32"}
             if nested:
                 nested_block = int(state["nested_blocksize"])
                 wanted |= {"nested_absmax": ("F32", -(-blocks // nested_block)), "nested_quant_map": ("F32", 256)}
                 right = nested_block in _BLOCK_SIZES
+                offset = float(state["nested_offset"])
+                self._state |= {"nested_blocksize": nested_block, "nested_dtype": "float32", "nested_offset": offset}
             else:
                 right = True
+            self._parts = {key: self._parts[key] for key in wanted}
             for key, expected in wanted.items():
-                part = self._parts[f"{self._name}.{key}"]
+                part = self._parts[key]
                 right = right and (part.kind, math.prod(part.shape)) == expected
             right = right and self._packed.kind == "U8" and self._packed.bytes == -(-size // 2)
             right = right and state["quant_type"] == self.kind.lower() and block in _BLOCK_SIZES and min(shape) > 0
-        except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             right, shape = False, ()
         if not right:
             raise KontextError(f"{self._name[:80]} is no {self.kind} weight that bitsandbytes can unpack", FIELD)
@@ -168,16 +172,18 @@ class FourBitTensor:
 
     def _unpack(self) -> Tensor:
         functional = bitsandbytes_functional()
-        state: dict[str, Any] = {}
-        for name, stored in self._parts.items():
+        state = dict(self._state)
+        for key, stored in self._parts.items():
             data = torch.from_numpy(stored.read())
-            state[name.removeprefix(f"{self._name}.")] = data if stored.kind == "U8" else data.view(PLAIN[stored.kind])
+            state[key] = data if stored.kind == "U8" else data.view(torch.float32)
         quant_state = functional.QuantState.from_dict(state, torch.device("cpu"))
-        quant_state.dtype = torch.float32
         packed = torch.from_numpy(self._packed.read()).reshape(-1, 1)
         values: Tensor = functional.dequantize_4bit(packed, quant_state)
         return values.reshape(self.shape)
 
+
+_PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
+"""What lies beside a packed weight, and its description."""
 
 _BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """bitsandbytes'."""

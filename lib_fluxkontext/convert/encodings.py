@@ -30,6 +30,10 @@ FLOAT32_SLACK = 2.0**-20
 """Of |w|: what the quantisers' own arithmetic in float32 may add."""
 
 
+SMALLEST_NORMAL = 2.0**-126
+"""Float32's."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor of the output.
@@ -210,9 +214,11 @@ class FourBit:
         packed, scales, code = [], [], torch.empty(0)
         for values in rows:
             check_finite(name, values)
+            # Its kernel divides by a block's largest magnitude, which overflows where that is subnormal.
+            normal = torch.where(values.abs() < SMALLEST_NORMAL, 0.0, values)
             # a part is whole blocks, unless it is the last
             data, state = functional.quantize_4bit(
-                values.reshape(-1), blocksize=self.BLOCK, quant_type=self.kind.lower(), compress_statistics=False
+                normal.reshape(-1), blocksize=self.BLOCK, quant_type=self.kind.lower(), compress_statistics=False
             )
             code = state.code
             decoded = functional.dequantize_4bit(data, state)
@@ -226,11 +232,14 @@ class FourBit:
         yield np.frombuffer(self._state(shape), np.uint8)
 
     def allowed(self, values: Tensor, code: Tensor) -> Tensor:
-        """Return the largest error of each value: half of the widest gap between two codes, times |w|."""
+        """Return the largest error of each value: half of the widest gap between two codes, times |w|.
+
+        What is subnormal in float32 becomes 0.
+        """
         gap = float(code.sort().values.diff().max()) / 2
         short = -values.numel() % self.BLOCK
         blocks = torch.nn.functional.pad(values, (0, short)).reshape(-1, self.BLOCK)
-        bound = blocks.abs().amax(-1, keepdim=True) * (gap + FLOAT32_SLACK)
+        bound = blocks.abs().amax(-1, keepdim=True) * (gap + FLOAT32_SLACK) + SMALLEST_NORMAL
         return bound.expand(-1, self.BLOCK).reshape(-1)[: values.numel()]
 
 

@@ -6,7 +6,7 @@ Names were matched by what each implementation's ``forward`` does with the tenso
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -109,7 +109,12 @@ def bfl_names(names: Iterable[str]) -> list[str]:
     """
     left = set(names)
     result = []
-    for name in _possible_names(left):
+    ours = {theirs: blocks for blocks, (theirs, _) in BLOCKS.items()}
+    counts = dict.fromkeys(BLOCKS, 0)
+    for name in left:
+        if found := _DIFFUSERS_BLOCK.match(name):
+            counts[ours[found[1]]] = max(counts[ours[found[1]]], int(found[2][:4]) + 1)
+    for name in _possible_names(counts):
         parts = diffusers_names(name)
         if missing := [part for part in parts if part not in left]:
             if len(missing) < len(parts):
@@ -122,12 +127,18 @@ def bfl_names(names: Iterable[str]) -> list[str]:
     return result
 
 
-def _possible_names(names: Iterable[str]) -> Iterable[str]:
-    counts = dict.fromkeys(BLOCKS, 0)
-    ours = {theirs: blocks for blocks, (theirs, _) in BLOCKS.items()}
+def first_missing(names: Collection[str]) -> str | None:
+    """Return a matrix that every FLUX.1 has and these names, of the original layout, lack; or None."""
+    counts = dict.fromkeys(BLOCKS, 1)
     for name in names:
-        if found := _DIFFUSERS_BLOCK.match(name):
-            counts[ours[found[1]]] = max(counts[ours[found[1]]], int(found[2][:4]) + 1)
+        if found := _BLOCK_NAME.fullmatch(name):
+            counts[found[1]] = max(counts[found[1]], int(found[2][:4]) + 1)
+    needed = (name for name in _possible_names(counts) if name.endswith(".weight"))
+    return next((name for name in needed if name not in names and not name.startswith("guidance_in.")), None)
+
+
+def _possible_names(counts: Mapping[str, int]) -> Iterable[str]:
+    """Yield the original layout's names of a transformer with so many blocks."""
     yield from (f"{module}.{kind}" for module in TOP for kind in ("weight", "bias"))
     for blocks, (_, modules) in BLOCKS.items():
         for index in range(counts[blocks]):

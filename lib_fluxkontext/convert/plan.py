@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lib_fluxkontext.checkpoints.flux import DIFFUSERS
+from lib_fluxkontext.checkpoints.flux import BFL, DIFFUSERS
 from lib_fluxkontext.checkpoints.header import SAFETENSORS_BITS
 from lib_fluxkontext.checkpoints.storage import SCALED_FP8
 from lib_fluxkontext.convert.decode import DecodedTensor, decoded
 from lib_fluxkontext.convert.encodings import Encoding, Entry
 from lib_fluxkontext.convert.formats import Format
-from lib_fluxkontext.convert.keys import Segment, bfl_names, diffusers_names, find_layout, segments
+from lib_fluxkontext.convert.keys import Segment, bfl_names, diffusers_names, find_layout, first_missing, segments
 from lib_fluxkontext.convert.source import FIELD, Source, StoredTensor
 from lib_fluxkontext.errors import KontextError
 
@@ -179,7 +179,7 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
         }
         weights = decoded(inner)
         if layout == DIFFUSERS:
-            prefix, outer = "", {}
+            prefix, outer = "", _beside(source, prefix)
             composed = {name: _fused(name, weights) for name in bfl_names(weights)}
         else:
             if MODULATION not in weights:
@@ -187,6 +187,9 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
             outer = _beside(source, prefix)
             hidden = _height("img_in", weights)
             composed = {name: _as_it_is(name, tensor, hidden) for name, tensor in weights.items()}
+        if (missing := first_missing(composed)) is not None:
+            name = missing if layout == BFL else diffusers_names(missing)[0]
+            raise KontextError(f"{name} is missing; if this is one file of several, give their index or folder")
     except KontextError as error:
         raise KontextError(error.reason, FIELD) from None
     prefix = "" if target.container == "gguf" else prefix
@@ -205,10 +208,13 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
             shapes[segment.name] = (height, *shape[1:])
     if target.container == "gguf":
         return Plan(tuple(items), shapes, len(outer), kinds)
-    if strange := [name for name, stored in outer.items() if stored.kind not in SAFETENSORS_BITS]:
+    left_out = 0
+    if layout == DIFFUSERS:  # beside it, Forge and ComfyUI expect other names than diffusers' too
+        outer, left_out = {}, len(outer)
+    if source.is_gguf and (strange := [name for name in outer if outer[name].kind not in SAFETENSORS_BITS]):
         raise KontextError(f"{strange[0]} cannot be copied to a .safetensors file: {outer[strange[0]].kind}", "out")
     items += [Copied(name, stored) for name, stored in outer.items()]
-    return Plan(tuple(sorted(items, key=_alignment)), shapes, 0, kinds)
+    return Plan(tuple(sorted(items, key=_alignment)), shapes, left_out, kinds)
 
 
 def _beside(source: Source, prefix: str) -> dict[str, StoredTensor]:

@@ -17,7 +17,7 @@ from lib_fluxkontext.convert.formats import Format, choose
 from lib_fluxkontext.convert.lora import Lora, LoraFile
 from lib_fluxkontext.convert.plan import Item, make_plan
 from lib_fluxkontext.convert.source import FIELD, Source, open_source
-from lib_fluxkontext.convert.stream import Report, StreamedFile, same_file
+from lib_fluxkontext.convert.stream import Report, StreamedFile, note_of, part_of, same_file
 from lib_fluxkontext.errors import KontextError
 
 
@@ -79,6 +79,10 @@ class Conversion:
         request: what to convert.
         loras: the request's, read.
 
+    Attributes:
+        plan: of the output.
+        is_gguf: whether the output is a GGUF file.
+
     Raises:
         KontextError: whatever is wrong with the request or with the source.
     """
@@ -86,11 +90,16 @@ class Conversion:
     def __init__(self, request: ConvertRequest, loras: Sequence[Lora] = ()) -> None:
         self._request = request
         target = choose(request.format, request.out)
+        self.is_gguf = target.container == "gguf"
         if request.out.is_dir() or not request.out.parent.is_dir():
             raise KontextError(f"not a file in a folder that exists: {request.out}", "out")
         self._source = open_source(request.source)
-        if same_file(request.out, [*self._source.files, *(lora.path for lora in request.loras)]):
-            raise KontextError(f"{request.out} is read, so it cannot be written", "out")
+        read = [*self._source.files, *(lora.path for lora in request.loras)]
+        for path in (request.out, part_of(request.out), note_of(request.out)):
+            if same_file(path, read):
+                raise KontextError(f"{path} is read, so it cannot be written", "out")
+        if part_of(request.out).exists() and not note_of(request.out).exists():  # a browser's download, for instance
+            raise KontextError(f"{part_of(request.out)} is in the way, and not of this command; move it away", "out")
         if request.out.exists() and not request.overwrite:
             raise KontextError(f"{request.out} exists; --overwrite replaces it", "out")
         self.plan = make_plan(self._source, target, loras)
@@ -100,7 +109,13 @@ class Conversion:
         header = header_of(self._source, entries, target)
         alignment = alignment_of(target)
         pieces = [_ItemPiece(item, alignment) for item in self.plan.items]
-        self._file = StreamedFile(request.out, header, pieces, _identity(self._source, target, request))
+        self._file = StreamedFile(
+            request.out,
+            header,
+            pieces,
+            lambda: _identity(self._source, target, request),
+            overwrite=request.overwrite,
+        )
         self._file.check_space()
 
     @property

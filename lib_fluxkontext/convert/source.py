@@ -22,6 +22,10 @@ MAX_INDEX = 16 * 2**20
 """Bytes. FLUX.1's index has about 100 KB."""
 
 
+MAX_NAME = 512
+"""Characters. A whole checkpoint's longest name has about 100."""
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor's place in a file.
@@ -158,6 +162,8 @@ def _read_index(path: Path) -> dict[str, str]:
 
 def _open_file(path: Path) -> Source:
     header = read_header(path)
+    if any(len(tensor.name) > MAX_NAME for tensor in header.tensors):
+        raise KontextError(f"{path.name}: its header has a tensor's name that is longer than any honest one")
     if header.format == "GGUF":
         with path.open("rb") as file:
             table, data_start = read_gguf(file, header.file_bytes, MAX_HEADER)
@@ -191,9 +197,11 @@ def read_fields(path: Path) -> dict[str, MetadataField]:
         for key, field in GGUFReader(path).fields.items():
             if key.startswith("GGUF.") or not field.types:
                 continue  # the reader's own counts
-            array = field.types[0] == GGUFValueType.ARRAY
+            value, array = field.contents(), field.types[0] == GGUFValueType.ARRAY
+            if array and not value:
+                continue  # which gguf does not write
             element_kind = int(field.types[-1]) if array else None
-            fields[key] = MetadataField(field.contents(), int(field.types[0]), element_kind)
+            fields[key] = MetadataField(value, int(field.types[0]), element_kind)
     except (ValueError, IndexError, KeyError, TypeError, OSError, OverflowError) as error:
         raise KontextError(f"{path.name}: its metadata cannot be read: {first_line(error)}", FIELD) from None
     return fields

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lib_fluxkontext.convert.lock import locked
 from lib_fluxkontext.errors import KontextError
 
 SYNC_BYTES = 64 * 2**20
@@ -55,15 +56,30 @@ class StreamedFile:
         out: where it shall be.
         header: its first bytes.
         pieces: the rest, in order.
-        identity: what it is made from, as JSON: with anything else, it is begun anew.
+        identity: returns what it is made from, for JSON. With anything else it is begun anew, and it must still be
+            the same when all is written.
+        overwrite: whether ``out`` may be there at the end.
     """
 
-    def __init__(self, out: Path, header: bytes, pieces: Sequence[Piece], identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        header: bytes,
+        pieces: Sequence[Piece],
+        identity: Callable[[], dict[str, Any]],
+        *,
+        overwrite: bool = False,
+    ) -> None:
         self._out = out
         self._header = header
         self._pieces = pieces
-        self._note = json.dumps(identity, sort_keys=True)
+        self._identity = identity
+        self._overwrite = overwrite
+        self._note = self._identify()
         self.bytes = len(header) + sum(piece.bytes for piece in pieces)
+
+    def _identify(self) -> str:
+        return json.dumps(self._identity(), sort_keys=True)
 
     def written(self) -> tuple[int, int]:
         """Return how many pieces of an earlier run can be kept, and at which byte they end."""
@@ -102,22 +118,24 @@ class StreamedFile:
         """Write it, or go on with it, and put it in its place.
 
         Raises:
-            KontextError: from a piece; nothing is left then.
-            OSError: as the disk has it; what is whole stays, to go on with.
+            KontextError: from a piece, or what it is made from has changed meanwhile: nothing is left then. Or
+                another process writes it.
+            OSError: as the disk has it, or a file has taken its place; what is whole stays, to go on with.
         """
-        try:
-            self._write(report)
-        except KontextError:
-            self.discard()
-            raise
-        part_of(self._out).replace(self._out)
-        note_of(self._out).unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Delete what was written."""
-        for path in (part_of(self._out), note_of(self._out)):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        part = part_of(self._out)
+        # Two would cut off each other's bytes, and the first to end would put a file with holes in its place.
+        with locked(note_of(self._out), f"another process is writing {part}") as delete_note:
+            try:
+                self._write(report)
+            except KontextError:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                delete_note()
+                raise
+            if self._out.exists() and not self._overwrite:
+                raise FileExistsError(f"{self._out} exists by now; start again with --overwrite to replace it")
+            part.replace(self._out)
+            delete_note()
 
     def _write(self, report: Report) -> None:
         done, position = self.written()
@@ -142,6 +160,8 @@ class StreamedFile:
             _sync(file)
         if note.read_text(encoding="utf-8") != self._note or part.stat().st_size != self.bytes:
             raise RuntimeError(f"{part.name} was written by another process, too; start again")
+        if self._identify() != self._note:
+            raise KontextError("the source or a LoRA has changed while it was read; start again", "in")
 
 
 def _write_piece(file: Any, piece: Piece, report: Report) -> None:

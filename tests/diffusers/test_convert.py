@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,43 @@ def test_a_merged_lora_is_the_one_that_diffusers_loads(tmp_path: Path) -> None:
     loaded.unload_lora_weights()
     state = loaded.transformer.state_dict()
     assert all(torch.allclose(merged[name], state[name], rtol=1e-4, atol=1e-5) for name in merged)
+
+
+CONFIGS: list[dict[str, Any]] = [
+    {"lora_alpha": 12},
+    {"lora_alpha": 12, "use_rslora": True},
+    {"lora_alpha": 12, "alpha_pattern": {"transformer_blocks.0.attn.to_k": 2, "to_v": 1}},
+]
+"""peft's, of a LoRA of rank 4."""
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_configuration_in_the_file_counts_as_diffusers_counts_it(config: dict[str, Any], tmp_path: Path) -> None:
+    """Diffusers' training scripts save no alphas, but the configuration that has them."""
+    lora_file(tmp_path / "peft.safetensors", "peft")
+    tensors = {key: tensor for key, tensor in load_file(tmp_path / "peft.safetensors").items() if "alpha" not in key}
+    full = {"r": 4, "target_modules": ["attn.to_q", "attn.to_k", "attn.to_v"], **config}
+    metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{key}": value for key, value in full.items()})}
+    save_file(tensors, tmp_path / "lora.safetensors", metadata | {"format": "pt"})
+    lora = read_lora(LoraFile(tmp_path / "lora.safetensors", 0.5))
+    merged = to_diffusers(load_file(convert(SMALL_MODEL, tmp_path / "out.safetensors", "fp32", lora)))
+    loaded = load_pipeline(device="cpu")
+    loaded.load_lora_weights(str(tmp_path / "lora.safetensors"), adapter_name="a")
+    loaded.set_adapters(["a"], [0.5])
+    loaded.fuse_lora()
+    loaded.unload_lora_weights()
+    state = loaded.transformer.state_dict()
+    assert all(torch.allclose(merged[name], state[name], rtol=1e-4, atol=1e-5) for name in merged)
+
+
+@pytest.mark.parametrize("config", ["[]", "no JSON", '{"transformer.lora_alpha": "much"}'])
+def test_a_configuration_that_is_none_is_refused(config: str, tmp_path: Path) -> None:
+    lora_file(tmp_path / "peft.safetensors", "peft")
+    tensors = {key: tensor for key, tensor in load_file(tmp_path / "peft.safetensors").items() if "alpha" not in key}
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": config})
+    with pytest.raises(KontextError, match="cannot read it as a LoRA") as caught:
+        read_lora(LoraFile(tmp_path / "lora.safetensors", 1.0))
+    assert caught.value.field == "lora"
 
 
 @pytest.mark.parametrize("what", ["nothing", "no lora", "dora", "missing"])

@@ -81,6 +81,17 @@ def test_four_bits_are_bitsandbytes_own(kind: str, scale: float) -> None:
     assert len(data) % 8 == 0, "the next tensor would not be aligned"
 
 
+@pytest.mark.parametrize("kind", ["NF4", "FP4"])
+@pytest.mark.parametrize("scale", [1e-45, 1e-42, 5e-39, 1e-38])
+def test_blocks_that_are_subnormal_become_0(kind: str, scale: float) -> None:
+    """BF16 and float32 have numbers whose reciprocal is infinite; a block of them is no reason to refuse a file."""
+    values = random_rows()
+    values[1, :32] = values[2, 5:] = 0  # row 0 is 0, too; these are parts of blocks
+    wanted = encoded(FourBit(kind, "bfloat16"), values)
+    values[0], values[1, :32], values[2, 5:] = scale, -scale, scale
+    assert encoded(FourBit(kind, "bfloat16"), values) == wanted
+
+
 @pytest.mark.parametrize("kind", NUMBERS)
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 0.05, 2.0])
 def test_numbers_are_torchs(kind: str, scale: float) -> None:

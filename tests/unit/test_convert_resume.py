@@ -175,6 +175,56 @@ def test_a_tensor_that_cannot_be_converted_leaves_nothing(tmp_path: Path) -> Non
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0"])
+def test_a_second_process_does_not_write_into_what_a_first_one_writes(tmp_path: Path, wanted: bytes, kind: str) -> None:
+    out = tmp_path / "out.gguf"
+    refused: list[KontextError] = []
+
+    def another(count: int) -> None:
+        if not refused:
+            with pytest.raises(KontextError, match=r"another process is writing .*out\.gguf\.part") as caught:
+                Conversion(ConvertRequest(SMALL_MODEL, out, kind)).run()
+            refused.append(caught.value)
+
+    Conversion(ConvertRequest(SMALL_MODEL, out, "Q4_0")).run(another)
+    assert [error.field for error in refused] == ["out"]
+    assert out.read_bytes() == wanted
+    assert names(tmp_path) == {"out.gguf"}
+
+
+def test_a_source_that_is_replaced_while_it_is_read_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    save_shards(folder, small_weights(), 2)
+
+    def replace(count: int) -> None:
+        os.utime(sorted(folder.glob("*.safetensors"))[0], ns=(1, 1))
+
+    with pytest.raises(KontextError, match="has changed while it was read") as caught:
+        Conversion(ConvertRequest(folder, tmp_path / "out.gguf", "Q4_0")).run(replace)
+    assert caught.value.field == "in"
+    assert names(tmp_path) == {"source"}
+
+
+@pytest.mark.parametrize("name", ["out.gguf.part", "out.gguf.part.json"])
+def test_a_source_with_the_name_of_the_unfinished_file_is_not_deleted(tmp_path: Path, name: str) -> None:
+    index = save_shards(tmp_path, small_weights(), 1)
+    source = (index if name.endswith("json") else next(tmp_path.glob("*.safetensors"))).rename(tmp_path / name)
+    before = source.read_bytes()
+    with pytest.raises(KontextError, match=r"is read, so it cannot be written"):
+        convert(source, tmp_path / "out.gguf", "Q4_0")
+    assert source.read_bytes() == before
+
+
+def test_an_unfinished_file_of_something_else_is_not_deleted(tmp_path: Path) -> None:
+    part = tmp_path / "out.gguf.part"
+    part.write_bytes(b"a browser's download")
+    with pytest.raises(KontextError, match=r"out\.gguf\.part is in the way") as caught:
+        convert(SMALL_MODEL, tmp_path / "out.gguf", "Q4_0")
+    assert caught.value.field == "out"
+    assert part.read_bytes() == b"a browser's download"
+
+
 def test_two_at_once_do_not_pass_for_one(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
 
@@ -196,6 +246,21 @@ def test_an_output_that_exists_is_replaced_only_on_request_and_only_at_the_end(t
         Conversion(request).run(Stopper(1_000_000, KeyboardInterrupt()))
     assert out.read_bytes() == b"old"
     Conversion(request).run()
+    assert out.read_bytes() == wanted
+
+
+def test_an_output_that_somebody_else_has_made_meanwhile_is_not_replaced(tmp_path: Path, wanted: bytes) -> None:
+    out = tmp_path / "out.gguf"
+
+    def appear(count: int) -> None:
+        out.write_bytes(b"somebody's")
+
+    with pytest.raises(FileExistsError, match="exists by now; start again with --overwrite"):
+        Conversion(ConvertRequest(SMALL_MODEL, out, "Q4_0")).run(appear)
+    assert out.read_bytes() == b"somebody's"
+    again = Conversion(ConvertRequest(SMALL_MODEL, out, "Q4_0", overwrite=True))
+    assert again.kept > 0.5 * len(wanted)
+    again.run()
     assert out.read_bytes() == wanted
 
 
