@@ -28,8 +28,8 @@ LOADED_BY = {
 
 LORA = """**LoRA on quantised weights in Forge.** With *(fp16 LoRA)* Forge adds a LoRA at each use of the weights, which
 works with every format; so the tests use it. Without it, Forge merges the LoRA into the weights: that it refuses for
-K-quants, Q4_1, Q5_1 and BF16 of GGUF, and in scaled FP8 the LoRA is as good as lost, for Forge adds it before the scale.
-NF4 and FP4 it dequantises for a LoRA on CUDA alone. Neo adds LoRAs to GGUF at each use whatever is chosen. Formats of
+K-quants, Q4_1, Q5_1 and BF16 of GGUF, and in scaled FP8 the LoRA is as good as lost, for Forge adds it before the
+scale. NF4 and FP4 it dequantises for a LoRA on CUDA alone. Neo adds LoRAs to GGUF at each use whatever is chosen. Formats of
 other names (IQ4_XS, MXFP8, NVFP4, SVDQuant and so on) are read from the header, and the panel says before the
 generation what this WebUI does not load, and what to take instead."""
 
