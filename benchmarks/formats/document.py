@@ -21,17 +21,17 @@ LOADED_BY = {
     "nothing gives the picture without a cache, to the bit; references are kept over steps; *Fast* reuses; a LoRA "
     "changes the picture; and the next generation without any of it is as before.",
     "low_bits": "The same with what *Diffusion in Low Bits* makes of a BF16 checkpoint, each with and without *(fp16 "
-    "LoRA)*. On the CPU Forge leaves weights as they are where bitsandbytes would quantise them on a card.",
+    "LoRA)*. *bnb-nf4* and *bnb-fp4* pack weights as they move to a card, so the CPU of these tests cannot show them.",
     "text_encoder": "A transformer in a file of its own, with VAE, CLIP and this T5 beside it.",
 }
 
 
 LORA = """**LoRA on quantised weights in Forge.** With *(fp16 LoRA)* Forge adds a LoRA at each use of the weights, which
-works with every format; so the tests use it. Without it, Forge merges the LoRA into the weights: that it refuses for
-K-quants, Q4_1, Q5_1 and BF16 of GGUF, and in scaled FP8 the LoRA is as good as lost, for Forge adds it before the
-scale. NF4 and FP4 it dequantises for a LoRA on CUDA alone. Neo adds LoRAs to GGUF at each use whatever is chosen. Formats of
-other names (IQ4_XS, MXFP8, NVFP4, SVDQuant and so on) are read from the header, and the panel says before the
-generation what this WebUI does not load, and what to take instead."""
+works with every format; so the tests use it. Without it, Forge merges the LoRA into the weights: that it
+refuses for K-quants, Q4_1, Q5_1 and BF16 of GGUF, and in scaled FP8 the LoRA is as good as lost, for Forge
+adds it before the scale. NF4 and FP4 it dequantises for a LoRA on CUDA alone. Neo adds LoRAs to GGUF at each
+use whatever is chosen. Formats of other names (IQ4_XS, MXFP8, NVFP4, SVDQuant and so on) are read from the
+header, and the panel says before the generation what this WebUI does not load, and what to take instead."""
 
 
 def write(results: Results, folder: Path) -> Path:

@@ -66,9 +66,9 @@ def named_as_in_llama_cpp(weights: Weights) -> Weights:
     return result
 
 
-def is_attention_of_t5(name: str) -> bool:
-    """Return whether a weight, by llama.cpp's name, is a matrix of a T5 encoder's attention."""
-    return "attn_" in name and "attn_rel_b" not in name
+def is_quantised_of_t5(name: str) -> bool:
+    """Return whether a weight of a T5 encoder, by llama.cpp's name, is quantised in GGUF files."""
+    return "attn_rel_b" not in name
 
 
 def build_flux(path: Path, transformer: Weights, companions: torch.dtype = torch.float32) -> None:
@@ -150,7 +150,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
     files.MODULE_T5_FP16: lambda path: save_file(cast(t5_text_encoder(), torch.float16), path),
     files.MODULE_T5_FP8: lambda path: save_file(cast(t5_text_encoder(), torch.float8_e4m3fn), path),
     files.MODULE_T5_GGUF: lambda path: write_gguf(
-        path, named_as_in_llama_cpp(t5_text_encoder()), architecture="t5encoder", wanted=is_attention_of_t5
+        path, named_as_in_llama_cpp(t5_text_encoder()), architecture="t5encoder", wanted=is_quantised_of_t5
     ),
     files.LORA: lambda path: save_file(flux_lora(), path),
 }

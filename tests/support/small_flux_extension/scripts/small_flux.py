@@ -70,12 +70,13 @@ def clip_sizes(weights: StateDict) -> dict[str, Any]:
 def t5_sizes(weights: StateDict) -> dict[str, Any]:
     """Read what differs from Forge's T5 configuration."""
     block = "transformer.encoder.block.0.layer."
-    width = weights["transformer.encoder.final_layer_norm.weight"].shape[0]
-    heads = weights[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape[1]
+    # Of a GGUF file they are numpy's integers, which JSON does not take.
+    width = int(weights["transformer.encoder.final_layer_norm.weight"].shape[0])
+    heads = int(weights[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape[1])
     return {
         "d_model": width,
         "d_kv": width // heads,
-        "d_ff": weights[f"{block}1.DenseReluDense.wi_0.weight"].shape[0],
+        "d_ff": int(weights[f"{block}1.DenseReluDense.wi_0.weight"].shape[0]),
         "num_heads": heads,
         "num_layers": count_numbered(weights, "transformer.encoder.block."),
     }
