@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 FOLDER = Path("output") / "demo"
-PROMPT = "put the first picture on the left and the second on the right"
+PROMPT = "put the second picture into the bottom right corner of the first"
 INTERRUPTED = 130
 
 

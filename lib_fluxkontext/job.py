@@ -19,7 +19,7 @@ MAX_GUIDANCE = 100
 SMALL_MODEL_NAME = "small_kontext"
 """What the small model is called in generation parameters, and in the keys of a batch's rows."""
 
-SMALL_MODEL_SIZE = "96x96"
+SMALL_MODEL_SIZE = "256x256"
 """What the small model was trained on most."""
 
 DEFAULT_SIZE = (1024, 1024)

@@ -10,7 +10,7 @@ from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
 from lib_fluxkontext.images.decode import Reference, decode_reference
 from tests.support import photos
 
-SIDE = 96
+SIDE = 128
 
 
 @pytest.fixture(scope="session")

@@ -40,5 +40,5 @@ def test_stitched_references_are_one(pipeline: Any, woman: Reference, cat: Refer
     settings = KontextSettings(sizing="to output")
     [by_hand], _ = apply_stitch([woman, cat], plan_sizes([woman, cat], settings, (SIDE, SIDE)), stitch)
     assert torch.equal(together.latents, generated(pipeline, [by_hand], sizing="no change").latents)
-    assert [sampling.reference_tokens for sampling in together.report.passes] == [(32,)]  # 64×128 pixels
+    assert [sampling.reference_tokens for sampling in together.report.passes] == [(50,)]  # 80×160 pixels
     assert torch.equal(generated(pipeline, [cat], stitch=stitch).latents, generated(pipeline, [cat]).latents)

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from lib_fluxkontext.hosts.diffusers.pipeline import Job, generate
-from lib_fluxkontext.images.decode import Reference
+from lib_fluxkontext.images.decode import Reference, decode_reference
 from lib_fluxkontext.settings import KontextSettings
 from tests.diffusers.conftest import SIDE
 from tools.small_kontext.data import psnr
-from tools.small_kontext.instructions import KINDS, PHRASINGS
-from tools.small_kontext.targets import target
+from tools.small_kontext.instructions import EDITS, KINDS, PHRASINGS, of_kind
+from tools.small_kontext.targets import example, target
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,21 @@ def test_the_picture_is_what_the_instruction_asks_for(
     assert scores[kind] > LIKE, scores
 
 
+@pytest.mark.parametrize("kind", EDITS)
+def test_an_edit_changes_its_region_and_leaves_the_rest(
+    pipeline: Any, woman: Reference, cat: Reference, kind: str
+) -> None:
+    instruction = of_kind(kind)[1 % len(of_kind(kind))]
+    shown = example(instruction, woman.image, cat.image, (SIDE, SIDE))
+    first, second = (decode_reference(image, "image1") for image in shown.references)
+    picture = made(pipeline, instruction.phrasings()[0], [first, second])
+    before, wanted, result = (np.asarray(image, float) for image in (first.image, shown.target, picture))
+    inside, outside = shown.region, ~shown.region
+    assert psnr(result[inside], wanted[inside], peak=255) > psnr(result[inside], before[inside], peak=255) + 1
+    if outside.any():
+        assert psnr(result[outside], wanted[outside], peak=255) > LIKE
+
+
 def test_swapped_references_are_swapped_in_the_picture(pipeline: Any, woman: Reference, cat: Reference) -> None:
     prompt = PHRASINGS["left_right"][0]
     swapped = made(pipeline, prompt, [cat, woman])
@@ -70,4 +85,4 @@ def test_the_cache_reuses_steps_and_stays_close(pipeline: Any, woman: Reference,
 def test_a_third_reference_is_accepted(pipeline: Any, woman: Reference, cat: Reference) -> None:
     """The small model was trained on two, so only the tokens are tested."""
     report = generate(pipeline, Job("side by side", SIDE, SIDE, steps=2), [woman, cat, woman], AS_IT_IS).report
-    assert report.passes[0].reference_tokens == (36, 36, 36)
+    assert report.passes[0].reference_tokens == (SIDE * SIDE // 256,) * 3

@@ -24,7 +24,7 @@ def test_it_says_what_it_has_made(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = tmp_path / "small.gguf"
     code, printed, errors = run(capsys, SMALL_MODEL, out, "--format", "q8_0")
     assert code == 0
-    assert printed.splitlines()[-1].startswith(f"{out}: 2.7 MB, 58% of the source, ")
+    assert printed.splitlines()[-1].startswith(f"{out}: 5.1 MB, 56% of the source, ")
     assert "error" not in errors
     assert "img_in.weight" in read_back(out)
 

@@ -68,7 +68,7 @@ def test_interrupted_and_started_again_it_gives_the_same_bytes(tmp_path: Path, w
     kept = again.kept
     reports: list[int] = []
     assert kept <= moment * len(wanted) + 200_000
-    assert bool(kept) == (moment >= 0.3)
+    assert (kept > 0.1 * len(wanted)) == (moment >= 0.3)  # before that there is hardly more than the header
     again.run(reports.append)
     assert out.read_bytes() == wanted
     assert sum(reports) == len(wanted)

@@ -50,7 +50,7 @@ def test_a_file_is_its_reference_quantisation(q8: Path) -> None:
     assert kinds[QKV] == kinds[LINEAR1] == "Q8_0"
     assert kinds["img_in.weight"] == "F16"
     assert kinds["img_in.bias"] == kinds["double_blocks.0.img_attn.norm.key_norm.scale"] == "F32"
-    assert sum(kind == "Q8_0" for kind in kinds.values()) == 2 * 10 + 4 * 3  # all matrices of the blocks
+    assert sum(kind == "Q8_0" for kind in kinds.values()) == 4 * 10 + 8 * 3  # all matrices of the blocks
 
 
 def test_a_gguf_file_says_what_it_is(q8: Path) -> None:

@@ -15,13 +15,14 @@ MAIN = "canvas and references 256x256"
 WHOLE = {"mean": "mean", "worst": "worst pair", "autoencoder": "autoencoder alone"}
 
 
-def write_results(card: Path, found: Mapping[str, Any], photographs: str) -> None:
+def write_results(card: Path, found: Mapping[str, Any], photographs: str, pairs: int | None) -> None:
     """Replace what stands between the comments.
 
     Args:
         card: the model's README.md.
         found: what ``evaluate`` measured, by title.
         photographs: which were used.
+        pairs: of them for each instruction; None for all.
 
     Raises:
         ValueError: the comments are missing.
@@ -31,10 +32,10 @@ def write_results(card: Path, found: Mapping[str, Any], photographs: str) -> Non
     _, _, after = rest.partition(END)
     if not after:
         raise ValueError(f"{card} has no {BEGIN} … {END}")
-    card.write_text(f"{before}{BEGIN}\n{results(found, photographs)}\n{END}{after}", encoding="utf-8")
+    card.write_text(f"{before}{BEGIN}\n{results(found, photographs, pairs)}\n{END}{after}", encoding="utf-8")
 
 
-def results(found: Mapping[str, Any], photographs: str) -> str:
+def results(found: Mapping[str, Any], photographs: str, pairs: int | None) -> str:
     """The section's text."""
     alone = [
         f"{title.removeprefix('autoencoder ')}×{title.removeprefix('autoencoder ')}: {mean(values.values()):.2f} dB"
@@ -43,7 +44,8 @@ def results(found: Mapping[str, Any], photographs: str) -> str:
     ]
     cases = {title: rows for title, rows in found.items() if not title.startswith("autoencoder ")}
     parts = [
-        f"`python -m tools.small_kontext.evaluate --more --card`, {machine()}. {photographs}.",
+        f"`python -m tools.small_kontext.evaluate --more --card{f' --pairs {pairs}' if pairs else ''}`, {machine()}. "
+        f"{photographs}.",
         f"Autoencoder alone, whole photographs: {', '.join(alone)}.",
         "Mean PSNR in dB against the exact answer, every kind at 256×256 with references of that size; of a kind with "
         "many instructions every pair of photographs gets another one. The last column bounds the first.",

@@ -231,7 +231,9 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.card:
-        write_results(arguments.model / "README.md", found, f"{len(names)} photographs: {', '.join(names)}")
+        write_results(
+            arguments.model / "README.md", found, f"{len(names)} photographs: {', '.join(names)}", arguments.pairs
+        )
     if arguments.sheet:
         contact_sheet(pipe, arguments.sheet)
 
