@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 THRESHOLDS = (0.0, 0.05, 0.08, 0.12, 0.14, 0.2, 0.3)
 OURS, THEIRS = "this project", "diffusers' hook"
-SIDE = 96
+SIDE = 128
 INSTRUCTION = {0: "first", 1: "first", 2: "left_right"}
 
 

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.frontier import document
 from benchmarks.frontier.calibration import Calibration, calibrate, calibration_tasks, job
-from benchmarks.frontier.conditions import CONDITIONS, KNOWN, Condition
+from benchmarks.frontier.conditions import CONDITIONS, Condition
 from benchmarks.frontier.measure import SEED, measure, rows
 from benchmarks.frontier.methods import Method
 from benchmarks.frontier.models import MODELS, PRESET_REFERENCES, PRESET_STEPS, Model, step_runs
@@ -31,9 +31,6 @@ from benchmarks.frontier.tasks import tasks
 from benchmarks.frontier.tuning import families, tuned
 from benchmarks.machine import machine
 from lib_fluxkontext.hosts.diffusers.loader import load_pipeline
-
-SIDE = 128
-"""Width and height of the pictures: what the small model was trained on."""
 
 STEPS_SIDE = 512
 
@@ -65,12 +62,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=8, help="pictures under each condition (8)")
     parser.add_argument("--rounds", type=int, default=3, help="of the models without training (3)")
     parser.add_argument("--only", choices=("pictures", "steps", "document"), help="measure one part again")
-    keys = ", ".join(one.key for one in KNOWN)
+    keys = ", ".join(one.key for one in CONDITIONS)
     parser.add_argument("--condition", type=Condition.parse, action="append", help=f"measure this one again: {keys}")
     parser.add_argument("--resume", action="store_true", help="leave out conditions that are already measured so")
     parser.add_argument("--model", choices=tuple(MODELS), action="append", help="time the steps of this one (all)")
     parser.add_argument("--output", type=Path, default=document.DOCS, help="folder of what is written (docs)")
-    parser.add_argument("--side", type=int, default=SIDE, help=f"width and height of the pictures ({SIDE})")
+    parser.add_argument("--side", type=int, help="width and height of the pictures (as the condition has it)")
     # For a quick look whether everything runs
     parser.add_argument("--candidates", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -78,8 +75,9 @@ def arguments() -> argparse.Namespace:
 
 def measure_pictures(results: Results, saved: Path, options: argparse.Namespace) -> None:
     """Measure the conditions that are asked for, and save each."""
-    recipe = f"{options.tasks} tasks, {options.side}×{options.side}"
     for condition in options.condition or CONDITIONS:
+        side = options.side or condition.side
+        recipe = f"{options.tasks} tasks, {side}×{side}"
         before = results.pictures.get(condition.key)
         if options.resume and before is not None and before.recipe == recipe:
             report(f"{condition.key}: already measured")
@@ -87,8 +85,8 @@ def measure_pictures(results: Results, saved: Path, options: argparse.Namespace)
         with one_thread():
             pipeline = load_pipeline(device="cpu")
             pipeline.set_progress_bar_config(disable=True)
-            one = tune(pipeline, condition, options.side, options.candidates)
-            found = tasks(condition.group, condition.references, options.tasks, options.side)
+            one = tune(pipeline, condition, side, options.candidates)
+            found = tasks(condition.group, condition.references, options.tasks, side)
             samples = list(measure(pipeline, condition, one.methods, found, one.calibration, report))
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("diffusers", "cache-dit"))
         results.pictures[condition.key] = Pictures(machine(1), recipe, versions, one.candidates, rows(samples))
@@ -131,11 +129,12 @@ def one_thread() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def schedules(count: int, side: int) -> Schedules:
+def schedules(count: int, side: int | None) -> Schedules:
     """What the presets do on the trained model with ``PRESET_REFERENCES``, on the tasks of copying."""
     pipeline = load_pipeline(device="cpu")
     pipeline.set_progress_bar_config(disable=True)
     condition = Condition("copying", PRESET_REFERENCES, "euler", PRESET_STEPS)
+    side = side or condition.side
     found = tasks(condition.group, condition.references, count, side)
     jobs = [(job(task, condition, SEED * number), task.references) for number, task in enumerate(found)]
     recipe = f"{PRESET_STEPS} Euler steps at {side}×{side}, the median of {count} tasks of copying"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.frontier.conditions import KNOWN, Condition
+from benchmarks.frontier.conditions import CONDITIONS, Condition
 from benchmarks.frontier.models import MODELS
 from benchmarks.frontier.plots import plot
 from benchmarks.frontier.quality import PSNR_CAP
@@ -66,7 +66,7 @@ def pictures_part(results: Results) -> str:
     if not results.pictures:
         return f"{title}\n\nNot measured yet: `python dev.py bench --only pictures`."
     known = {condition.key: condition for condition in map(Condition.parse, results.pictures)}
-    order = [one.key for one in KNOWN if one.key in known]
+    order = [one.key for one in CONDITIONS if one.key in known]
     order += [key for key in known if key not in order]
     libraries = ", ".join(dict.fromkeys(pictures.libraries for pictures in results.pictures.values()))
     plots = []
@@ -88,11 +88,10 @@ picture, inside the region that the instruction edits and outside of it. *Editin
 
 **Cost** is given twice. *Evaluations* are full evaluations of the transformer: the tokens that ran through the last
 block, as a share of all tokens of an uncached call, summed over the calls. First blocks that a cache runs in every step
-are left out, this project's as well as the others': here a first block is one of six, in FLUX.1 one of 57. *Faster*
-is wall time with everything in it: the median over the tasks of uncached seconds / seconds of the sampling, methods
-taking turns on every task. On a model of six blocks it favours methods that run no block at all in a skipped step, and
-it is mostly the time that Python takes; what a step costs at FLUX.1's depth stands further
-[below](#what-a-step-costs-140-million-parameters).
+are left out, this project's as well as the others': here a first block is one of twelve, in FLUX.1 one of 57.
+*Faster* is wall time with everything in it: the median over the tasks of uncached seconds / seconds of the sampling,
+methods taking turns on every task. On a model of twelve blocks it favours methods that run no block at all in a skipped
+step; what a step costs at FLUX.1's depth stands further [below](#what-a-step-costs-140-million-parameters).
 
 **Settings** are found for every family, this project's and the others', by one procedure. A ladder of candidates spans
 the costs. All run on two tasks on photographs of the training, with other noise than the table's. For a fifth, a
@@ -109,7 +108,7 @@ and RegionE written anew from their papers and releases. {libraries}."""
 
 DOES_NOT_CARRY_OVER = """**What does not carry over.** A model this small is smoother than FLUX.1 Kontext [dev]: its
 residuals change less and more evenly from step to step. The tables rank methods; they promise no decibels. In FLUX.1
-the first block is one of 57 and not of six, so a reused step costs far less of a computed one than here, and
+the first block is one of 57 and not of twelve, so a reused step costs far less of a computed one than here, and
 references weigh more: with two of a megapixel, 8,192 of 12,800 tokens."""
 
 

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from benchmarks.frontier.conditions import KNOWN
+from benchmarks.frontier.conditions import CONDITIONS
 from benchmarks.frontier.measure import Row
 from benchmarks.frontier.methods import BOTH, BOTH_CORRECTED, CORRECTED, FORECAST, OURS, PLAIN, PRESET
 from benchmarks.frontier.rival_methods import OTHERS
@@ -43,7 +43,7 @@ def plot(tables: Mapping[str, Sequence[Row]], group: Group, path: Path) -> bool:
         group: copying or editing.
         path: of the PNG.
     """
-    shown = [one for one in KNOWN if one.group == group and one.complete and one.key in tables]
+    shown = [one for one in CONDITIONS if one.group == group and one.complete and one.key in tables]
     if not shown:
         return False
     size = (5.4 * len(shown) + 3.2, 5.2)
