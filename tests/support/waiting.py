@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -30,3 +31,8 @@ def wait_until(
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:g} s for {what()}")
         sleep(interval)
+
+
+INTERRUPTED = (130, -signal.SIGINT)
+"""How a process ends that Ctrl-C interrupted. Where the interrupt came while a string was executed (dataclasses are made
+that way), CPython kills itself by the signal at the very end, handled or not; a shell shows 130 either way."""
