@@ -34,5 +34,5 @@ def wait_until(
 
 
 INTERRUPTED = (130, -signal.SIGINT)
-"""How a process ends that Ctrl-C interrupted. Where the interrupt came while a string was executed (dataclasses are made
-that way), CPython kills itself by the signal at the very end, handled or not; a shell shows 130 either way."""
+"""How a process ends that Ctrl-C interrupted. Where the interrupt came while a string was executed (dataclasses are
+made that way), CPython kills itself by the signal at the very end, handled or not; a shell shows 130 either way."""
