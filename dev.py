@@ -56,19 +56,22 @@ def main() -> int:
             return run("-m", "benchmarks.gpu", *rest)
         case "pictures":
             return run("-m", "tools.panel_pictures")
-    quick = ("-m", "not forge and not slow") if options.quick else ()
-    return lint() or run("-m", "pytest", *quick, *(rest or side_by_side()))
+    if options.quick:
+        rest = ["-m", "not forge and not slow", *rest]
+    return lint() or (run("-m", "pytest", *rest) if rest else test_all())
 
 
-def side_by_side() -> tuple[str, ...]:
-    """Return what makes pytest run tests side by side, two servers at most: each Forge takes some 2 GB of memory.
+def test_all() -> int:
+    """Run all tests: without Forge in two processes side by side, then Forge's, whose servers take some 2 GB each.
 
-    Each computes on one thread then: two that each start a thread for every core wait for one another.
+    The two compute on one thread: processes that each start a thread for every core wait for one another.
     """
-    if (os.cpu_count() or 1) < 2:
-        return ()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return ("-n", "2", "--dist", "loadgroup")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = threads or "1"
+    without_forge = run("-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/unit", "tests/diffusers")
+    if threads is None:
+        del os.environ["OMP_NUM_THREADS"]
+    return run("-m", "pytest", "tests/forge") or without_forge
 
 
 def lint() -> int:

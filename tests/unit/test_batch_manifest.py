@@ -47,7 +47,7 @@ def test_every_way_to_write_a_row_means_the_same(folder: Path, name: str) -> Non
 def test_what_is_not_given_has_the_defaults_of_generate(folder: Path) -> None:
     text = "prompt,image1\nhug,long.png\nhug,cats/0.jpg\nsing,\n"
     small, _ = read(folder, "a.csv", text.replace("long.png", "a.png"))
-    assert {(row.width, row.height, row.settings.sizing) for row in small} == {(96, 96, "to output")}
+    assert {(row.width, row.height, row.settings.sizing) for row in small} == {(256, 256, "to output")}
     large, errors = read(folder, "b.csv", text.replace("long.png", "a.png"), small_model=False)
     assert errors == []
     assert [(row.width, row.height) for row in large] == [(1024, 1024), (880, 1184), (1024, 1024)]
