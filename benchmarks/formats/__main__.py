@@ -25,9 +25,9 @@ def main() -> None:
     """Measure and write the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("pictures", "matrix", "document"), help="measure one part again")
-    parser.add_argument("--tasks", type=int, default=8, help="pictures of each format and cache (%(default)s)")
+    parser.add_argument("--tasks", type=int, default=6, help="pictures of each format and cache (%(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of the sampler (%(default)s)")
-    parser.add_argument("--side", type=int, default=256, help="width and height of the pictures (%(default)s)")
+    parser.add_argument("--side", type=int, default=128, help="width and height of the pictures (%(default)s)")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of what is written (docs)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,8 @@ def start(*module: str, stdin: int | None = None, output: int = subprocess.PIPE)
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", *module]
+    if os.name != "nt":  # a shell's background job, and so all that it starts, ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, env=environment, encoding="utf-8", stdin=stdin, stdout=output, stderr=output)
 
 
