@@ -66,11 +66,11 @@ def test_all() -> int:
 
     The two compute on one thread: processes that each start a thread for every core wait for one another.
     """
-    threads = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = threads or "1"
-    without_forge = run("-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/unit", "tests/diffusers")
-    if threads is None:
-        del os.environ["OMP_NUM_THREADS"]
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    side_by_side = ("-n", "2", "--dist", "loadfile", "tests/unit", "tests/diffusers")
+    without_forge = run("-m", "pytest", *side_by_side, OMP_NUM_THREADS=threads)
+    if without_forge == INTERRUPTED:
+        return INTERRUPTED
     return run("-m", "pytest", "tests/forge") or without_forge
 
 
@@ -93,9 +93,9 @@ def set_up() -> None:
     STAMP.write_text(wanted)
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, **environment: str) -> int:
     """Run Python of ``.venv`` in the project's root and return its exit code, 130 where Ctrl-C ended it."""
-    with subprocess.Popen([str(PYTHON), *arguments], cwd=ROOT) as process:
+    with subprocess.Popen([str(PYTHON), *arguments], cwd=ROOT, env={**os.environ, **environment}) as process:
         while True:
             try:
                 code = process.wait()

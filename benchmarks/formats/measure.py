@@ -58,8 +58,8 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of one format with one cache.
+class Row:
+    """A format with a cache: one picture, or over all tasks the median of the seconds and means of the rest.
 
     Attributes:
         step_seconds: wall time of the sampling by its steps.
@@ -74,24 +74,12 @@ class Picture:
     to_own: Quality
 
 
-@dataclass(frozen=True)
-class Row:
-    """A format with a cache over all tasks: the median of the seconds, means of the rest."""
-
-    step_seconds: float
-    reused: float
-    to_exact: Quality
-    to_own: Quality
-
-
 def convert_all(folder: Path) -> dict[str, Path]:
     """Write the transformer in every format."""
     made = {}
     for name in FORMATS:
-        for suffix in (".safetensors", ".gguf"):
-            if (suffix == ".gguf") == name.startswith("Q"):
-                made[name] = folder / f"small-{name}{suffix}"
-                Conversion(ConvertRequest(SMALL_MODEL / "transformer", made[name], name)).run()
+        made[name] = folder / f"small-{name}.{'gguf' if name.startswith('Q') else 'safetensors'}"
+        Conversion(ConvertRequest(SMALL_MODEL / "transformer", made[name], name)).run()
     return made
 
 
@@ -129,7 +117,7 @@ def measure(
         steps: of the sampler.
         report: is told of every finished task, in a line.
     """
-    pictures: dict[tuple[str, Preset], list[Picture]] = {(name, cache): [] for name in pipelines for cache in CACHES}
+    pictures: dict[tuple[str, Preset], list[Row]] = {(name, cache): [] for name in pipelines for cache in CACHES}
     for pipeline in pipelines.values():  # warms up
         generate(pipeline, Job("x", 64, 64, steps=1), [], KontextSettings())
     for number, task in enumerate(found):
@@ -142,7 +130,7 @@ def measure(
 
 def _pictures(
     pipelines: Mapping[str, Any], task: Task, steps: int, seed: int
-) -> Iterator[tuple[tuple[str, Preset], Picture]]:
+) -> Iterator[tuple[tuple[str, Preset], Row]]:
     height, width = task.region.shape
     job = Job(task.prompt, width, height, steps, seed)
     exact: Image.Image | None = None
@@ -155,7 +143,7 @@ def _pictures(
             own.setdefault(name, made.image)
             yield (
                 (name, cache),
-                Picture(
+                Row(
                     made.report.sampling_seconds / steps,
                     made.report.reused_share,
                     compare(made.image, exact, task.region).whole,
@@ -164,7 +152,7 @@ def _pictures(
             )
 
 
-def _row(pictures: Sequence[Picture]) -> Row:
+def _row(pictures: Sequence[Row]) -> Row:
     return Row(
         median(picture.step_seconds for picture in pictures),
         fmean(picture.reused for picture in pictures),

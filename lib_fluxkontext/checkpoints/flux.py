@@ -114,13 +114,19 @@ def identify(name: str, header: Header) -> CheckpointFacts:
 
 def _find_transformer(tensors: Iterable[TensorEntry]) -> tuple[str, Layout | None]:
     """Return the prefix of the transformer's names and which layout they follow, None if not FLUX.1."""
-    if any(CHROMA in tensor.name for tensor in tensors):
+    names = [tensor.name for tensor in tensors]
+    if any(CHROMA in name for name in names):
         return "", None
-    for tensor in tensors:
-        for name, layout in LAYOUTS.items():
-            position = tensor.name.find(name)
+    return find_layout(names)
+
+
+def find_layout(names: Iterable[str]) -> tuple[str, Layout | None]:
+    """Return the prefix of the names of a transformer with FLUX.1's blocks, and which layout they follow, or None."""
+    for name in names:
+        for part, layout in LAYOUTS.items():
+            position = name.find(part)
             if position >= 0:
-                return tensor.name[:position], layout
+                return name[:position], layout
     return "", None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeGuard
@@ -44,12 +45,14 @@ class TensorEntry:
         kind: ``"BF16"``, ``"Q8_0"``, …
         shape: rows first, as torch would show it.
         bytes: in the file.
+        start: its first byte in the file.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     bytes: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,13 @@ class Header:
         format: of the file.
         tensors: in the file's order.
         file_bytes: of the whole file.
-        metadata: keys of a safetensors file's metadata.
+        metadata: of a safetensors file; the format allows texts alone, which is not checked.
     """
 
     format: Literal["safetensors", "GGUF"]
     tensors: tuple[TensorEntry, ...]
     file_bytes: int
-    metadata: frozenset[str] = frozenset()
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
@@ -91,14 +94,17 @@ def read_header(path: Path) -> Header:
 
 
 def _read_gguf_table(file: BinaryIO, size: int) -> tuple[TensorEntry, ...]:
-    tensors, data_start = read_gguf(file, size, MAX_HEADER)
-    starts = [data_start + tensor.offset for tensor in tensors]
-    _check_spans([(start, start + tensor.bytes) for start, tensor in zip(starts, tensors, strict=True)], size)
-    return tuple(TensorEntry(tensor.name, tensor.kind, tensor.shape, tensor.bytes) for tensor in tensors)
+    table, data_start = read_gguf(file, size, MAX_HEADER)
+    tensors = tuple(
+        TensorEntry(tensor.name, tensor.kind, tensor.shape, tensor.bytes, data_start + tensor.offset)
+        for tensor in table
+    )
+    _check_places(tensors, size)
+    return tensors
 
 
-def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[tuple[TensorEntry, ...], frozenset[str]]:
-    """Return the tensors and the keys of the metadata."""
+def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[tuple[TensorEntry, ...], Mapping[str, object]]:
+    """Return the tensors and the metadata."""
     if size < 8:
         raise ValueError("neither safetensors nor GGUF: the file is empty or a few bytes long")
     length = int.from_bytes(file.read(8), "little")
@@ -112,21 +118,13 @@ def _read_safetensors_table(file: BinaryIO, size: int) -> tuple[tuple[TensorEntr
         raise ValueError("neither safetensors nor GGUF: its header is no JSON") from None
     if not isinstance(table, dict):
         raise ValueError("its header is no table of tensors")
-    data_start = 8 + length
-    tensors, spans = [], []
-    for name, entry in table.items():
-        if name == "__metadata__":
-            continue
-        tensor, (start, end) = _parse_safetensors_entry(name, entry)
-        tensors.append(tensor)
-        spans.append((data_start + start, data_start + end))
-    _check_spans(spans, size)
-    metadata = table.get("__metadata__")
-    return tuple(tensors), frozenset(metadata if isinstance(metadata, dict) else ())
+    metadata = table.pop("__metadata__", None)
+    tensors = tuple(_parse_safetensors_entry(name, entry, 8 + length) for name, entry in table.items())
+    _check_places(tensors, size)
+    return tensors, metadata if isinstance(metadata, dict) else {}
 
 
-def _parse_safetensors_entry(name: str, entry: object) -> tuple[TensorEntry, tuple[int, int]]:
-    """Return the tensor, and where it begins and ends in the data."""
+def _parse_safetensors_entry(name: str, entry: object, data_start: int) -> TensorEntry:
     broken = ValueError(f"its header has a broken entry: {name[:60]}")
     if not isinstance(entry, dict):
         raise broken
@@ -139,18 +137,18 @@ def _parse_safetensors_entry(name: str, entry: object) -> tuple[TensorEntry, tup
     bits = SAFETENSORS_BITS.get(kind)
     if bits is not None and math.prod(shape) * bits != (end - start) * 8:
         raise ValueError(f"its header says {kind} {shape} of {name[:60]}, but gives it {end - start} bytes")
-    return TensorEntry(name, kind, tuple(shape), end - start), (start, end)
+    return TensorEntry(name, kind, tuple(shape), end - start, data_start + start)
 
 
 def _is_counts(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(count) is int and 0 <= count < 2**60 for count in value)
 
 
-def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
+def _check_places(tensors: tuple[TensorEntry, ...], size: int) -> None:
     """Check that every tensor lies inside the file and that none overlap."""
-    if not spans:
+    if not tensors:
         raise ValueError("there is no tensor in it")
-    ordered = sorted(spans)
+    ordered = sorted((tensor.start, tensor.start + tensor.bytes) for tensor in tensors)
     for (_, end), (start, _) in pairwise(ordered):
         if start < end:
             raise ValueError("its header puts two tensors in the same place")

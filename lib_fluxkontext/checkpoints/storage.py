@@ -56,7 +56,7 @@ def read_storage(header: Header, layout: Layout | None, prefix: str, tensors: Ma
         tensors: the transformer's, by their names without the prefix.
     """
     scaled = {name: suffix for name in tensors for suffix in SCALES if name.endswith(suffix)}
-    declared = {QUANTISATION_METADATA} & header.metadata
+    declared = {QUANTISATION_METADATA} & header.metadata.keys()
     declared |= {LAYER_FORMAT for name in tensors if name.endswith(LAYER_FORMAT)}
     # It stands before the prefix or behind it, and another may belong to a text encoder.
     markers = (tensor.name for tensor in header.tensors if tensor.name.endswith(SCALED_FP8))

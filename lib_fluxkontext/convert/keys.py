@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.checkpoints.flux import BFL, DIFFUSERS
+from lib_fluxkontext.checkpoints.flux import find_layout
+from lib_fluxkontext.checkpoints.storage import Layout
 from lib_fluxkontext.errors import KontextError
+
+Value = TypeVar("Value")
 
 TOP = {
     "img_in": ("x_embedder",),
@@ -75,18 +78,21 @@ class Segment(NamedTuple):
     stop: int
 
 
-def find_layout(names: Iterable[str]) -> tuple[str, str]:
-    """Return the prefix of the transformer's names, and which layout they have: ``BFL`` or ``DIFFUSERS``.
+def transformer_layout(names: Iterable[str]) -> tuple[str, Layout]:
+    """Return the prefix of the transformer's names, and whether they are ``"original"`` or ``"diffusers"``.
 
     Raises:
         KontextError: neither.
     """
-    for name in names:
-        for layout in (BFL, DIFFUSERS):
-            position = name.find(layout)
-            if position >= 0:
-                return name[:position], layout
-    raise KontextError("not a FLUX.1 checkpoint: it has none of FLUX.1's tensors")
+    prefix, layout = find_layout(names)
+    if layout not in ("original", "diffusers"):
+        raise KontextError("not a FLUX.1 checkpoint: it has none of FLUX.1's tensors")
+    return prefix, layout
+
+
+def without_prefix(tensors: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def diffusers_names(name: str) -> tuple[str, ...]:

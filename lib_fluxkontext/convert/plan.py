@@ -12,13 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lib_fluxkontext.checkpoints.flux import BFL, DIFFUSERS
 from lib_fluxkontext.checkpoints.header import SAFETENSORS_BITS
 from lib_fluxkontext.checkpoints.storage import SCALED_FP8
 from lib_fluxkontext.convert.decode import DecodedTensor, decoded
 from lib_fluxkontext.convert.encodings import Encoding, Entry
 from lib_fluxkontext.convert.formats import Format
-from lib_fluxkontext.convert.keys import Segment, bfl_names, diffusers_names, find_layout, first_missing, segments
+from lib_fluxkontext.convert.keys import (
+    Segment,
+    bfl_names,
+    diffusers_names,
+    first_missing,
+    segments,
+    transformer_layout,
+    without_prefix,
+)
 from lib_fluxkontext.convert.source import FIELD, Source, StoredTensor
 from lib_fluxkontext.errors import KontextError
 
@@ -173,12 +180,9 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
         KontextError: no FLUX.1, a type that cannot be read, or tensors that contradict each other.
     """
     try:
-        prefix, layout = find_layout(source.tensors)
-        inner = {
-            name.removeprefix(prefix): stored for name, stored in source.tensors.items() if name.startswith(prefix)
-        }
-        weights = decoded(inner)
-        if layout == DIFFUSERS:
+        prefix, layout = transformer_layout(source.tensors)
+        weights = decoded(without_prefix(source.tensors, prefix))
+        if layout == "diffusers":
             prefix, outer = "", _beside(source, prefix)
             composed = {name: _fused(name, weights) for name in bfl_names(weights)}
         else:
@@ -188,7 +192,7 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
             hidden = _height("img_in", weights)
             composed = {name: _as_it_is(name, tensor, hidden) for name, tensor in weights.items()}
         if (missing := first_missing(composed)) is not None:
-            name = missing if layout == BFL else diffusers_names(missing)[0]
+            name = missing if layout == "original" else diffusers_names(missing)[0]
             raise KontextError(f"{name} is missing; if this is one file of several, give their index or folder")
     except KontextError as error:
         raise KontextError(error.reason, FIELD) from None
@@ -209,7 +213,7 @@ def make_plan(source: Source, target: Format, additions: Iterable[Addition] = ()
     if target.container == "gguf":
         return Plan(tuple(items), shapes, len(outer), kinds)
     left_out = 0
-    if layout == DIFFUSERS:  # beside it, Forge and ComfyUI expect other names than diffusers' too
+    if layout == "diffusers":  # beside it, Forge and ComfyUI expect other names than diffusers' too
         outer, left_out = {}, len(outer)
     if source.is_gguf and (strange := [name for name in outer if outer[name].kind not in SAFETENSORS_BITS]):
         raise KontextError(f"{strange[0]} cannot be copied to a .safetensors file: {outer[strange[0]].kind}", "out")

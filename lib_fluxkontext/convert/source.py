@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib_fluxkontext.checkpoints.gguf import read_gguf
-from lib_fluxkontext.checkpoints.header import MAX_HEADER, read_header
+from lib_fluxkontext.checkpoints.header import read_header
 from lib_fluxkontext.errors import KontextError, first_line
 
 FIELD = "in"
@@ -20,7 +19,6 @@ FIELD = "in"
 INDEX = ".safetensors.index.json"
 MAX_INDEX = 16 * 2**20
 """Bytes. FLUX.1's index has about 100 KB."""
-
 
 MAX_NAME = 512
 """Characters. A whole checkpoint's longest name has about 100."""
@@ -164,24 +162,12 @@ def _open_file(path: Path) -> Source:
     header = read_header(path)
     if any(len(tensor.name) > MAX_NAME for tensor in header.tensors):
         raise KontextError(f"{path.name}: its header has a tensor's name that is longer than any honest one")
-    if header.format == "GGUF":
-        with path.open("rb") as file:
-            table, data_start = read_gguf(file, header.file_bytes, MAX_HEADER)
-        tensors = {
-            tensor.name: StoredTensor(path, data_start + tensor.offset, tensor.kind, tensor.shape, tensor.bytes)
-            for tensor in table
-        }
-        return Source((path,), tensors, {}, is_gguf=True)
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entries = json.loads(file.read(length))
-    tensors = {}
-    for entry in header.tensors:
-        offset = 8 + length + entries[entry.name]["data_offsets"][0]
-        tensors[entry.name] = StoredTensor(path, offset, entry.kind, entry.shape, entry.bytes)
-    metadata = entries.get("__metadata__")
-    pairs = metadata.items() if isinstance(metadata, dict) else ()
-    return Source((path,), tensors, {key: value for key, value in pairs if isinstance(value, str)})
+    tensors = {
+        tensor.name: StoredTensor(path, tensor.start, tensor.kind, tensor.shape, tensor.bytes)
+        for tensor in header.tensors
+    }
+    texts = {key: value for key, value in header.metadata.items() if isinstance(value, str)}
+    return Source((path,), tensors, texts, is_gguf=header.format == "GGUF")
 
 
 def read_fields(path: Path) -> dict[str, MetadataField]:

@@ -22,6 +22,7 @@ from lib_fluxkontext.images.decode import Reference
 from lib_fluxkontext.job import Job
 from lib_fluxkontext.settings import PRESETS, KontextSettings
 from tests.support.convert_files import base_folder
+from tests.support.payloads import difference
 from tests.support.quantised import to_four_bit, to_scaled_fp8, write_gguf
 from tests.support.random_models import Weights, flux_transformer
 
@@ -90,10 +91,6 @@ def made(pipeline: Any, references: list[Reference], **settings: Any) -> Generat
 
 def pixels(generated: Generated) -> np.ndarray:
     return np.asarray(generated.image).astype(int)
-
-
-def difference(first: np.ndarray, second: np.ndarray) -> float:
-    return float(np.abs(first - second).mean())
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -6,8 +6,7 @@ Each case says by ``record_property`` what the matrix in ``docs/formats.md`` has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from lib_fluxkontext.settings import PRESETS
 from tests.support import checkpoint_files as files
 from tests.support.forge_server import ForgeServer
 from tests.support.payloads import difference, made, pixels, report, step_kinds, two_references
+from tests.support.selection import ONLINE, selected
 
 pytestmark = pytest.mark.both_hosts
 
@@ -24,10 +24,6 @@ SMALL: dict[str, Any] = {"steps": 4, "width": 128, "height": 128, "seed": 11, "p
 WITH_LORA = {"prompt": f"a house <lora:{files.LORA.removesuffix('.safetensors')}:1>"}
 FAST = {**PRESETS["Fast"], "cache": True, "cache_threshold": 1.0, "cache_compute_last": False}
 """*Fast*, at a threshold that random weights reach."""
-
-ONLINE = "Automatic (fp16 LoRA)"
-"""A LoRA is added at each use of the weights. Forge cannot merge one into K-quants, Q4_1, Q5_1 and BF16 of GGUF, and
-loses one that it merges into scaled FP8."""
 
 ONLINE_FP8 = "float8-e4m3fn (fp16 LoRA)"
 """For scaled FP8: Forge stores it in 16 bits otherwise, and then merges a LoRA whatever was chosen."""
@@ -62,20 +58,6 @@ FORMATS = {
 NEEDS_BITSANDBYTES = {files.FLUX_NF4, files.FLUX_FP4}
 
 Recorder = Callable[[str, object], None]
-
-
-@contextmanager
-def selected(
-    forge: ForgeServer, checkpoint: str, low_bits: str = "Automatic", modules: list[str] | None = None
-) -> Iterator[None]:
-    """Select a checkpoint while the context lasts; Forge takes ``low_bits`` up with the change of checkpoint."""
-    forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": low_bits})
-    forge.select(checkpoint, modules)
-    try:
-        yield
-    finally:
-        forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": "Automatic"})
-        forge.select(files.FLUX)
 
 
 def say(record_property: Recorder, forge: ForgeServer, **properties: object) -> None:
@@ -115,6 +97,7 @@ def test_a_format_takes_references_caches_and_a_lora(forge: ForgeServer, name: s
     if checkpoint in NEEDS_BITSANDBYTES and not forge.host.has_bitsandbytes():
         pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
     log = len(forge.log_text())
+    # Forge cannot merge a LoRA into K-quants, Q4_1, Q5_1 and BF16 of GGUF, and loses one merged into scaled FP8.
     with selected(forge, checkpoint, ONLINE_FP8 if checkpoint == files.FLUX_SCALED_FP8 else ONLINE):
         prove(forge, lora)
     if checkpoint == files.FLUX_SCALED_FP8 and forge.host.name == "neo":

@@ -6,8 +6,6 @@ through host memory, and the picture must be the same to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from tests.support.payloads import (
     step_kinds,
     two_references,
 )
+from tests.support.selection import MERGED, ONLINE, selected
 
 SIZE = {"width": 128, "height": 128}
 SAMPLING: dict[str, Any] = {"steps": 6, **SIZE}
@@ -35,21 +34,6 @@ KINDS = ["computed", "kept", "kept", "kept", "computed", "kept"]
 
 DETECTED = {files.FLUX_FP8: "torch.float8_e4m3fn", files.FLUX_NF4: "nf4", files.FLUX_GGUF: "gguf"}
 """What Forge prints of weights that it leaves quantised."""
-
-MERGED, ONLINE = "Automatic", "Automatic (fp16 LoRA)"
-"""Two of Forge's "Diffusion in Low Bits": a LoRA goes into the quantised weights, or is added at each use of them."""
-
-
-@contextmanager
-def selected(forge: ForgeServer, checkpoint: str, low_bits: str = MERGED) -> Iterator[None]:
-    """Select a checkpoint while the context lasts; Forge takes ``low_bits`` up with the change of checkpoint."""
-    forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": low_bits})
-    forge.select(checkpoint)
-    try:
-        yield
-    finally:
-        forge.post("/sdapi/v1/options", {"forge_unet_storage_dtype": MERGED})
-        forge.select(files.FLUX)
 
 
 def streamed(forge: ForgeServer, settings: dict[str, Any], **payload: Any) -> Result:

@@ -41,7 +41,7 @@ def facts(
     """Facts on a checkpoint of these tensors and types; ``more`` have no prefix."""
     prefixed = {prefix + name: kind for name, kind in kinds.items()}
     tensors = tuple(entry(name, kind) for name, kind in (prefixed | more).items())
-    return identify("kontext", Header("GGUF" if gguf else "safetensors", tensors, 10**6, metadata))
+    return identify("kontext", Header("GGUF" if gguf else "safetensors", tensors, 10**6, dict.fromkeys(metadata, "")))
 
 
 def weights(kind: str, **scales: str) -> dict[str, str]:

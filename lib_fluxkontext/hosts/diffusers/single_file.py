@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.checkpoints.flux import BFL
 from lib_fluxkontext.convert.decode import decoded, is_packed
-from lib_fluxkontext.convert.keys import find_layout, to_diffusers
+from lib_fluxkontext.convert.keys import to_diffusers, transformer_layout, without_prefix
 from lib_fluxkontext.convert.source import open_source
 from lib_fluxkontext.errors import KontextError
 
@@ -30,20 +29,16 @@ def read_transformer(path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """
     try:
         source = open_source(path)
-        prefix, layout = find_layout(source.tensors)
-        inner = {
-            name.removeprefix(prefix): stored for name, stored in source.tensors.items() if name.startswith(prefix)
-        }
+        prefix, layout = transformer_layout(source.tensors)
+        inner = without_prefix(source.tensors, prefix)
         if is_packed(inner):
             weights = {
                 name: tensor.rows(0, tensor.shape[0] if tensor.shape else 1).reshape(tensor.shape).to(dtype)
                 for name, tensor in decoded(inner).items()
             }
         else:
-            weights = {
-                name.removeprefix(prefix): tensor for name, tensor in _read(path).items() if name.startswith(prefix)
-            }
-        return to_diffusers(weights) if layout == BFL else weights
+            weights = without_prefix(_read(path), prefix)
+        return to_diffusers(weights) if layout == "original" else weights
     except KontextError as error:
         raise KontextError(error.reason, "checkpoint") from None
     except ImportError:
