@@ -25,8 +25,8 @@ from lib_fluxkontext.settings import IMAGE_FIELDS, default_of
 
 CSV_NAME, PARQUET_NAME = "results.csv", "results.parquet"
 
-ROW_GROUP = 10_000
-"""Rows of the Parquet file that are in memory at a time."""
+ROW_GROUP = 2_000
+"""Rows of the Parquet file that are in memory at a time, some megabytes of JSON."""
 
 _MEASURES: dict[str, type] = {
     field.name: next(kind for kind in (int, float, str) if str(field.type).startswith(kind.__name__))
