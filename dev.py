@@ -62,16 +62,13 @@ def main() -> int:
 
 
 def test_all() -> int:
-    """Run all tests: without Forge in two processes side by side, then Forge's, whose servers take some 2 GB each.
+    """Run all tests in two processes: Forge's by the server that they share, some 2 GB each, the others by file.
 
-    The two compute on one thread: processes that each start a thread for every core wait for one another.
+    They compute on one thread: processes that each start a thread for every core wait for one another.
     """
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    side_by_side = ("-n", "2", "--dist", "loadfile", "tests/unit", "tests/diffusers")
-    without_forge = run("-m", "pytest", *side_by_side, OMP_NUM_THREADS=threads)
-    if without_forge == INTERRUPTED:
-        return INTERRUPTED
-    return run("-m", "pytest", "tests/forge") or without_forge
+    side_by_side = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
+    return run("-m", "pytest", *side_by_side, OMP_NUM_THREADS=threads)
 
 
 def lint() -> int:

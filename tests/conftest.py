@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,14 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that repeats all Forge tests in Forge Neo."""
     parser.addoption("--all-hosts", action="store_true", help="run the Forge tests in Forge Neo too, all of them")
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which only the whole test command needs
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal tests out by the servers that they share."""
+    from tests.support.side_by_side import ByServer
+
+    return ByServer(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

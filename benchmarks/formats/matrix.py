@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("tests/forge/test_formats.py", "tests/diffusers/test_formats.py")
+TESTS = ("tests/forge/api/test_formats.py", "tests/diffusers/test_formats.py")
 
 
 @dataclass(frozen=True)

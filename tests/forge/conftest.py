@@ -39,7 +39,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield  # pytest selects by marks, and sorts by fixtures
     all_hosts = config.getoption("all_hosts")
     config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item, all_hosts)])
-    items[:] = sorted((item for item in items if is_wanted(item, all_hosts)), key=lambda item: host_of(item) is NEO)
+    order = longest_first if config.getoption("dist", "no") != "no" else neo_last
+    items[:] = sorted((item for item in items if is_wanted(item, all_hosts)), key=order)
+
+
+def neo_last(item: pytest.Item) -> int:
+    """Sort what runs one after the other: a host's servers end before those of the next start."""
+    return int(host_of(item) is NEO)
+
+
+def longest_first(item: pytest.Item) -> int:
+    """Sort what runs side by side: the long groups first, so that no process waits for another's at the end."""
+    return neo_last(item) if FOLDER in item.path.parents else 2
 
 
 def is_wanted(item: pytest.Item, all_hosts: bool) -> bool:

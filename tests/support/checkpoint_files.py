@@ -1,6 +1,6 @@
 """The names of the small checkpoints; they are built once, by Forge's own Python.
 
-This module needs only the standard library, so it can be imported without PyTorch; the weights are made by
+This module can be imported without PyTorch; the weights are made by
 :mod:`tests.support.checkpoints`, which runs as a subprocess.
 """
 
@@ -10,6 +10,8 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+
+from filelock import FileLock
 
 from tests.support.forge_install import REPO_ROOT
 
@@ -116,11 +118,13 @@ def ensure_checkpoints(python: Path, names: list[str] | None = None) -> Path:
     folder, laid out like Forge's ``models``.
     """
     wanted = [name for name in FOLDERS if name not in ON_REQUEST] if names is None else names
-    missing = [name for name in wanted if not checkpoint_path(name).exists()]
-    if missing:
-        command = [str(python), "-m", "tests.support.checkpoints", str(cache_folder()), *missing]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=REPO_ROOT, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"building the test checkpoints failed:\n{done.stderr[-3000:]}")
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_folder() / "building.lock"):  # two test processes may ask at once
+        missing = [name for name in wanted if not checkpoint_path(name).exists()]
+        if missing:
+            command = [str(python), "-m", "tests.support.checkpoints", str(cache_folder()), *missing]
+            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(command, cwd=REPO_ROOT, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"building the test checkpoints failed:\n{done.stderr[-3000:]}")
     return cache_folder()

@@ -40,3 +40,10 @@ def square(image: Image.Image, side: int | None = None) -> Image.Image:
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     cropped = image.crop((left, top, left + edge, top + edge))
     return cropped if side is None else cropped.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def cut_out() -> Image.Image:
+    """Return the cat with its left half transparent."""
+    image = cat().convert("RGBA")
+    image.paste((0, 0, 255, 0), (0, 0, image.width // 2, image.height))
+    return image

@@ -13,7 +13,7 @@ from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, select, set_scene, unfold
 from tools.panel_pictures import GAP, PICTURE
 
-LOOKS = (Path(__file__).resolve().parents[1] / "support" / "looks.js").read_text(encoding="utf-8")
+LOOKS = (Path(__file__).resolve().parents[2] / "support" / "looks.js").read_text(encoding="utf-8")
 FAULTLESS: dict[str, list[str]] = {"contrast": [], "clipped": [], "overlapping": []}
 LEAST_CONTRAST = 4.5
 """Contrast of text with its background that WCAG's level AA asks for."""

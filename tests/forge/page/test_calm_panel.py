@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forge.test_looks import FAULTLESS, LEAST_CONTRAST, LOOKS
+from tests.forge.page.test_looks import FAULTLESS, LEAST_CONTRAST, LOOKS
 from tests.support.browser import ForgePage, open_browser
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check, drop_both, facts, lay_out, select, unfold, unfold_report, wait_value

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
-import pytest
 
-from tests.support.browser import open_browser
 from tests.support.forge_server import ForgeServer, Result
 from tests.support.images import encode_image
-from tests.support.panel import PANEL, check, unfold
+from tests.support.leaks import assert_falls_to, counted, handles, threads
 from tests.support.payloads import HOOKS, first_pass, kontext, step_kinds, two_references
 from tests.support.photos import cat, woman
-from tests.support.waiting import wait_until
 
 WARM_UP = 10
 GENERATIONS = 50
@@ -67,34 +63,10 @@ def generate(server: ForgeServer, number: int) -> Result:
     return server.txt2img(**kontext(everything_on()), **SMALL, seed=number)
 
 
-def counted(server: ForgeServer, collect: bool = True) -> dict[str, Any]:
-    """Count what is alive inside the server."""
-    status, reply = server.get(f"/small-flux/counts?collect={collect}")
-    assert status == 200
-    return reply
-
-
 def held(server: ForgeServer, process: psutil.Process) -> int:
     """Return the server's physical memory in bytes, after a garbage collection."""
     server.get("/small-flux/settle")
     return process.memory_info().rss
-
-
-def handles(process: psutil.Process) -> int:
-    """Count open files, sockets and pipes."""
-    return process.num_handles() if psutil.WINDOWS else process.num_fds()
-
-
-def threads(server: ForgeServer) -> int:
-    """Count threads, less those that wait in a pool: these are as many as requests ever came at once."""
-    status, reply = server.get("/small-flux/threads")
-    assert status == 200
-    return reply
-
-
-def assert_falls_to(count: Callable[[], int], most: int, what: str) -> None:
-    """Wait until a count is no more than ``most``: a connection closes a moment after its answer."""
-    wait_until(lambda: count() <= most, 15, lambda: f"{count()} {what} to become {most} or fewer")
 
 
 def growth(memory: Sequence[int]) -> float:
@@ -119,36 +91,6 @@ def test_fifty_generations_leave_neither_memory_nor_handles_behind(forge: ForgeS
     assert_falls_to(lambda: handles(process), opened, "open handles")
     assert_falls_to(lambda: threads(forge), started, "threads")
     assert counted(forge) == alive
-
-
-@pytest.mark.usefixtures("chromium")
-def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, tmp_path: Path) -> None:
-    """The page adds Forge's main thread, the live report and gradio's states."""
-    woman().save(tmp_path / "woman.png")
-    process = psutil.Process(forge_page.process.pid)
-    with open_browser(1400, 1600) as page:
-        page.open(forge_page.url)
-        unfold(page)
-        page.fill("txt2img_steps", 4)
-        for side in ("width", "height"):
-            page.fill(f"txt2img_{side}", 64)
-        check(page, f"{PANEL}_half_size")
-        page.click(f"{PANEL}_preset_fast")
-        page.drop_image(f"{PANEL}_image1", tmp_path / "woman.png")
-
-        def generations(count: int) -> dict[str, Any]:
-            for _ in range(count):
-                page.generate()
-            page.click(f"{PANEL}_recommend")
-            page.click(f"{PANEL}_undo")
-            page.element(f"{PANEL}_undo").and_(page.page.locator(":disabled")).wait_for()
-            return counted(forge_page)
-
-        before = generations(2)
-        opened, started = handles(process), threads(forge_page)
-        assert generations(3) == before
-        assert_falls_to(lambda: handles(process), opened, "open handles")
-        assert_falls_to(lambda: threads(forge_page), started, "threads")
 
 
 def test_decoded_photographs_are_freed_with_their_generation(forge: ForgeServer) -> None:

@@ -1,4 +1,4 @@
-"""A distilled LoRA in the prompt, on a real Forge's page and by its API: what suits it is suggested, nothing is set.
+"""A distilled LoRA in the prompt, on a real Forge's page: what suits it is suggested, nothing is set.
 
 The names are those of well-known files. They need not be there: Forge says that it does not find them, and goes on.
 """
@@ -8,12 +8,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator
 
-from lib_fluxkontext.distilled_lora import REUSED_FEW_STEPS
 from lib_fluxkontext.settings import DEFAULT_THRESHOLD
 from tests.support.browser import ForgePage
-from tests.support.forge_server import ForgeServer
 from tests.support.panel import IMG2IMG_PANEL, PANEL, is_checked, lit, value, wait_lit
-from tests.support.payloads import made, report, two_references
 
 HYPER = "<lora:Hyper-FLUX.1-dev-8steps-lora:0.125>"
 TURBO = "<lora:FLUX.1-Turbo-Alpha:1>"
@@ -76,17 +73,3 @@ def test_img2img_looks_at_its_own_prompt(page: ForgePage) -> None:
     type_prompt(page, f"a cat {TURBO}", "img2img")
     hint(page, "FLUX.1-Turbo-Alpha is distilled", IMG2IMG_PANEL)
     assert page.element(f"{PANEL}_lora_hint").locator("p").count() == 0
-
-
-@pytest.mark.both_hosts
-def test_a_report_notes_that_steps_of_a_distilled_lora_were_reused(forge: ForgeServer) -> None:
-    def notes(prompt: str, **settings: object) -> list[str]:
-        result = made(forge, two_references(**settings), prompt=prompt, steps=6)
-        assert (report(result)["reused_steps"] > 0) == (settings.get("cache_threshold") == 1.0)
-        return list(report(result)["notes"])
-
-    reusing = {"cache": True, "cache_threshold": 1.0}
-    assert REUSED_FEW_STEPS in notes(f"a cat {HYPER}", **reusing)
-    assert REUSED_FEW_STEPS not in notes("a hyperrealistic cat", **reusing)
-    assert REUSED_FEW_STEPS not in notes(f"a cat {HYPER}")
-    assert REUSED_FEW_STEPS not in notes(f"a cat {HYPER}", cache=True, cache_threshold=1e-9)

@@ -1,36 +1,22 @@
-"""The prompt help on a real Forge's page: instruction patterns at the cursor, T5's tokens, and what Forge does with a
-prompt that is too long."""
+"""The prompt help on a real Forge's page: instruction patterns at the cursor, and T5's tokens."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from playwright.sync_api import Locator
 
-from lib_fluxkontext.hosts.forge.runtime.prompt_tokens import MAX_TOKENS, TOKENIZER
 from lib_fluxkontext.hosts.forge.ui.prompt_patterns import PATTERNS
 from tests.support.browser import ForgePage
 from tests.support.forge_install import Host
 from tests.support.forge_server import ForgeServer
+from tests.support.host_tokenizer import count
 from tests.support.panel import IMG2IMG_PANEL, PANEL, paste
-from tests.support.payloads import made, pixels
 from tests.support.reload import reload_ui
 
 STYLE, FACE = PATTERNS[0], PATTERNS[1]
 TOO_LONG = "a very long story " * 200
-
-COUNT = """
-import json, sys
-from transformers import T5TokenizerFast
-tokenizer = T5TokenizerFast.from_pretrained(sys.argv[1])
-pieces = json.loads(sys.argv[2])
-print(sum(map(len, tokenizer(pieces, add_special_tokens=False)["input_ids"])) + 1)
-"""
-"""Counts pieces of text with the host's own libraries, and the end token."""
 
 SELECTED = "area => area.value.slice(area.selectionStart, area.selectionEnd)"
 
@@ -62,12 +48,6 @@ def tokens(page: ForgePage, contains: str, panel: str = PANEL) -> Locator:
     found = page.element(f"{panel}_prompt_tokens").locator("p").filter(has_text=contains)
     found.wait_for(timeout=15000)
     return found
-
-
-def count(host: Host, *pieces: str) -> int:
-    """Count tokens with the host's own tokenizer."""
-    command = [host.python, "-c", COUNT, str(host.root / TOKENIZER), json.dumps(pieces)]
-    return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 @pytest.mark.both_hosts
@@ -219,19 +199,3 @@ def test_the_menu_is_in_the_pages_language_and_inserts_english(russian: ForgePag
     assert menu_of(russian).locator("p").is_visible()  # says that it is inserted in English
     menu_of(russian).get_by_role("button").first.click()
     assert prompt_of(russian).input_value() == STYLE.text
-
-
-@pytest.mark.both_hosts
-def test_tokens_after_the_limit_still_reach_the_picture(forge: ForgeServer, host: Host) -> None:
-    before = "a very long story " * 180
-    assert count(host, before.strip()) > MAX_TOKENS
-    cat, cat_again, boat = (made(forge, prompt=before + end) for end in ("a cat", "a cat", "a boat"))
-    assert np.array_equal(pixels(cat), pixels(cat_again))
-    assert not np.array_equal(pixels(cat), pixels(boat))
-
-
-@pytest.mark.both_hosts
-def test_what_follows_break_does_not_reach_the_picture(forge: ForgeServer) -> None:
-    cat, boat, none = (made(forge, prompt=text) for text in ("a house BREAK a cat", "a house BREAK a boat", "a house"))
-    assert np.array_equal(pixels(cat), pixels(boat))
-    assert np.array_equal(pixels(cat), pixels(none))

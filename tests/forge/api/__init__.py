@@ -1,0 +1,1 @@
+"""What Forge answers to requests, and what runs in its Python: the page is not opened."""
