@@ -1,10 +1,11 @@
-"""The facts on the chosen checkpoint, as HTML: what it is, and whether it fits on the card."""
+"""The facts on the chosen checkpoint, as HTML: what it is, what its format costs, and whether it fits on the card."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
+from lib_fluxkontext.checkpoints.fidelity import fidelity
 from lib_fluxkontext.checkpoints.flux import FAMILY_UNSURE, CheckpointFacts, checkpoint_facts
 from lib_fluxkontext.checkpoints.support import Host, why_not_loaded
 from lib_fluxkontext.errors import KontextError
@@ -67,7 +68,7 @@ def describe_checkpoint(
     gpu_weights: bool = True,
     host: Host = "Forge",
 ) -> str:
-    """Describe a checkpoint, say whether the host loads it, and estimate whether sampling with it fits.
+    """Describe a checkpoint, say whether the host loads it, what its format costs, and whether sampling fits.
 
     Args:
         facts: from its header.
@@ -88,6 +89,9 @@ def describe_checkpoint(
         return description + line(translate("It cannot take references; choose FLUX.1 Kontext."), "fk-warning")
     if facts.family == FAMILY_UNSURE:
         description += line(translate(UNSURE), "fk-muted")
+    words = fidelity(facts)
+    if words is not None:
+        description += line(words, "fk-muted")
     model = ModelSize(facts.transformer_bytes)
     estimate = estimate_vram(model, load, settings, card, free)
     if card is None or estimate.total <= card:
