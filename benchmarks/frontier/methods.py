@@ -67,6 +67,9 @@ THRESHOLDS = (0.06, 0.1, 0.14, 0.2, 0.28, 0.4, 0.6)
 REFRESHES = (1, 3)
 """Reference reuse of *both*: 1 runs the references in every step that is computed."""
 
+SPREAD_THRESHOLDS, LONGEST_RUN = (0.2, 0.24, 0.28), 6
+"""Thresholds that compute few steps, tried with a limit on the steps reused in a row as well, which spreads them."""
+
 UNCACHED_METHOD = Method(UNCACHED, "–", UNCACHED_SETTINGS)
 
 
@@ -76,10 +79,11 @@ def our_families(references: int) -> list[Family]:
         Family(PRESET, fixed=presets()),
         _thresholds(PLAIN, cache_forecast=False),
         _thresholds(FORECAST),
-        _thresholds(CORRECTED, cache_correct=True),
+        _with_spread(_thresholds(CORRECTED, cache_correct=True), cache_correct=True),
     ]
     if references:
-        found += [_both(BOTH), _both(BOTH_CORRECTED, cache_correct=True)]
+        corrected = _both(BOTH_CORRECTED, cache_correct=True)
+        found += [_both(BOTH), _with_spread(corrected, cache_correct=True, reference_refresh=1)]
     return found
 
 
@@ -102,6 +106,23 @@ def _both(family: str, **settings: Any) -> Family:
             for refresh in REFRESHES
         ),
     )
+
+
+def _with_spread(family: Family, **settings: Any) -> Family:
+    """Add candidates with a limit on the steps reused in a row, the last step computed or not."""
+    spread = tuple(
+        _ours(
+            family.name,
+            f"{t:g}, reuses ≤ {LONGEST_RUN}{', last computed' if last else ''}",
+            cache_threshold=t,
+            cache_max_consecutive=LONGEST_RUN,
+            cache_compute_last=last,
+            **settings,
+        )
+        for t in SPREAD_THRESHOLDS
+        for last in (False, True)
+    )
+    return Family(family.name, family.candidates + spread)
 
 
 def _ours(family: str, label: str, **settings: Any) -> Method:
