@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.formats.document import write
-from benchmarks.formats.matrix import run_tests
+from benchmarks.formats.matrix import read_record, run_tests
 from benchmarks.formats.measure import all_tasks, convert_all, load_all, measure
 from benchmarks.formats.results import Matrix, Pictures, load
 from benchmarks.machine import machine
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=6, help="pictures of each format and cache (%(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of the sampler (%(default)s)")
     parser.add_argument("--side", type=int, default=128, help="width and height of the pictures (%(default)s)")
+    parser.add_argument("--record", type=Path, help="for the matrix, read this --junitxml file of pytest's")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of what is written (docs)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,8 @@ def main() -> None:
             results.pictures = Pictures(machine(1), recipe, loaded, rows)
             results.save(saved)
         if options.only in (None, "matrix"):
-            results.matrix = Matrix(machine(), run_tests(Path(name)))
+            cases = run_tests(Path(name)) if options.record is None else list(read_record(options.record))
+            results.matrix = Matrix(machine(), cases)
             results.save(saved)
     print(f"Wrote {write(results, options.output)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,25 @@ KIND_WEIGHTS = {
     "caption": 0.06,
 }
 """How often each kind is trained where there are two references."""
+
+LATE_KIND_WEIGHTS = {
+    "left_right": 0.09,
+    "swap": 0.09,
+    "first": 0.04,
+    "second": 0.08,
+    "inset": 0.12,
+    "grey": 0.03,
+    "blur": 0.03,
+    "brighten": 0.03,
+    "tint": 0.03,
+    "mirror": 0.05,
+    "add": 0.08,
+    "remove": 0.13,
+    "repaint": 0.07,
+    "frame": 0.05,
+    "caption": 0.08,
+}
+"""The same for the end of the training: more of what moves pictures, and of what was still hard."""
 
 NEEDS_TWO = ("left_right", "swap", "second", "inset")
 NEEDS_NONE = ("left_right", "swap", "first", "second", "add", "frame", "caption")
@@ -90,6 +110,26 @@ LARGE_LAYOUTS = (
     *(Layout(layout.canvas, layout.references, 0.31 * layout.weight) for layout in SMALL_LAYOUTS),
 )
 """The second part."""
+
+MIXED_LAYOUTS = (
+    Layout(S256, (S256, S256), 0.34),
+    Layout(S256, (S256,), 0.03),
+    Layout(S256, (), 0.01),
+    Layout(S256, (S128, S128), 0.11),
+    Layout(S128, (S256, S256), 0.10),
+    Layout(S256, (S256, S128), 0.05),
+    Layout(S256, (S128, S256), 0.05),
+    Layout(S128, (S128, S256), 0.05),
+    Layout(S128, (S256, S128), 0.05),
+    Layout(S128, (WIDE, HIGH), 0.03),
+    Layout(WIDE, (S128, S128), 0.03),
+    Layout(S128, (S128, S128), 0.10),
+    Layout(S128, (S128,), 0.02),
+    Layout(WIDE, (WIDE, WIDE), 0.01),
+    Layout(HIGH, (HIGH, HIGH), 0.01),
+    Layout(S128, (), 0.01),
+)
+"""The end of the training: half of it with references of another size than the canvas."""
 
 
 def image_ids(height: int, width: int) -> Tensor:
@@ -158,12 +198,14 @@ class Batch:
 class Batches:
     """Draws batches: random pictures of the pools, a random instruction for each, its answer encoded at once."""
 
-    def __init__(self, pools: dict[Size, Pool], encoder: Encoder, rng: np.random.Generator) -> None:
-        self.pools, self.encoder, self.rng = pools, encoder, rng
+    def __init__(
+        self, pools: dict[Size, Pool], encoder: Encoder, rng: np.random.Generator, kinds: Mapping[str, float]
+    ) -> None:
+        self.pools, self.encoder, self.rng, self.kinds = pools, encoder, rng, kinds
 
     def instruction(self, references: int) -> Instruction:
         """Return a random instruction that makes sense with so many references, mostly."""
-        weights = dict(KIND_WEIGHTS)
+        weights = dict(self.kinds)
         if references < 2:
             weights |= dict.fromkeys(NEEDS_TWO, 0.01)
         if references == 0:
@@ -215,4 +257,4 @@ class TextTable:
         return self.states[length][rows], self.pooled[rows]
 
 
-assert set(KIND_WEIGHTS) == set(PHRASINGS)
+assert set(KIND_WEIGHTS) == set(LATE_KIND_WEIGHTS) == set(PHRASINGS)

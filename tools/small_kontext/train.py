@@ -23,7 +23,10 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from tools.small_kontext.batches import (
+    KIND_WEIGHTS,
     LARGE_LAYOUTS,
+    LATE_KIND_WEIGHTS,
+    MIXED_LAYOUTS,
     POOL_SIZES,
     SMALL_LAYOUTS,
     Batches,
@@ -168,7 +171,7 @@ def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layou
             f"{len(pools[size].pictures)} pictures of {size}: latents' mean {mean:.3f}, standard deviation {spread:.3f}"
         )
     transformer = train_transformer(
-        Batches(pools, encoder, np.random.default_rng(seed)),
+        Batches(pools, encoder, np.random.default_rng(seed), LATE_KIND_WEIGHTS if arguments.mixed else KIND_WEIGHTS),
         TextTable(arguments.work / "text", arguments.device),
         layouts,
         arguments.steps,
@@ -191,8 +194,8 @@ def small_stage(arguments: argparse.Namespace) -> None:
 
 
 def transformer_stage(arguments: argparse.Namespace) -> None:
-    """Train it further on canvases of 256x256, too."""
-    flow_stage(arguments, "transformer", LARGE_LAYOUTS, 3)
+    """Train it further on canvases of 256x256, too; with ``--mixed`` on references of all sizes."""
+    flow_stage(arguments, "transformer", MIXED_LAYOUTS if arguments.mixed else LARGE_LAYOUTS, 3)
 
 
 STAGES = {
@@ -226,6 +229,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="draw this share of the pools' pictures")
     parser.add_argument("--start", type=Path, help="first copy this model's parts into the work folder, for --go-on")
     parser.add_argument("--go-on", action="store_true", help="start from the work folder's last transformer")
+    parser.add_argument("--mixed", action="store_true", help="the transformer's stage with references of all sizes")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
