@@ -84,7 +84,7 @@ def test_a_batch_of_different_rows_is_what_they_are_alone(
     alone = [generate_batch(pipeline, job, [one], settings(**CACHES[cache])) for one in rows]
     for place, single in enumerate(alone):
         assert decided(together, place) == decided(single, 0)
-        assert difference(together.latents[place], single.latents[0]) < 2e-5
+        assert difference(together.latents[place], single.latents[0]) < 1e-4  # rounding: twelve steps of other sums
         assert kinds(together, place) == kinds(single, 0)
     if cache != "off":  # rows go different ways, or the test would not show that references follow them
         assert len({tuple(decided(single, 0)) for single in alone}) > 1
