@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield  # pytest selects by marks, and sorts by fixtures
     all_hosts = config.getoption("all_hosts")
     config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item, all_hosts)])
-    order = longest_first if config.getoption("dist", "no") != "no" else neo_last
+    order = longest_first if hasattr(config, "workerinput") else neo_last  # pytest-xdist's
     items[:] = sorted((item for item in items if is_wanted(item, all_hosts)), key=order)
 
 
