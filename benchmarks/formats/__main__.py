@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=6, help="pictures of each format and cache (%(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of the sampler (%(default)s)")
     parser.add_argument("--side", type=int, default=128, help="width and height of the pictures (%(default)s)")
-    parser.add_argument("--record", type=Path, help="for the matrix, read this --junitxml file of pytest's")
+    parser.add_argument("--record", type=Path, nargs="+", help="for the matrix: pytest's --junitxml files, read anew")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of what is written (docs)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,8 @@ def main() -> None:
             results.pictures = Pictures(machine(1), recipe, loaded, rows)
             results.save(saved)
         if options.only in (None, "matrix"):
-            cases = run_tests(Path(name)) if options.record is None else list(read_record(options.record))
+            records = options.record or ()
+            cases = [case for record in records for case in read_record(record)] or run_tests(Path(name))
             results.matrix = Matrix(machine(), cases)
             results.save(saved)
     print(f"Wrote {write(results, options.output)}")
