@@ -9,15 +9,15 @@ from lib_fluxkontext.i18n import translate
 MEASURED_PSNR: dict[str, float] = {
     "F16": 60.0,
     "BF16": 60.0,
-    "Q8_0": 59.6,
-    "F8_E4M3": 52.3,
-    "Q5_1": 50.5,
-    "Q5_0": 49.1,
-    "F8_E5M2": 48.9,
-    "Q4_1": 45.4,
-    "Q4_0": 44.5,
-    "NF4": 40.6,
-    "FP4": 35.5,
+    "Q8_0": 58.2,
+    "F8_E4M3": 52.6,
+    "Q5_1": 50.7,
+    "Q5_0": 48.3,
+    "F8_E5M2": 48.5,
+    "Q4_1": 44.3,
+    "Q4_0": 43.4,
+    "NF4": 39.7,
+    "FP4": 34.7,
 }
 """Type → PSNR in dB to float32's pictures on the small model (``docs/formats.json``). Of 12 billion parameters the
 numbers would be others; the order carries over, and it is all that the words below say. K-quants are not measured."""
