@@ -45,8 +45,10 @@ def main() -> None:
             results.pictures = Pictures(machine(1), recipe, loaded, rows)
             results.save(saved)
         if options.only in (None, "matrix"):
-            records = options.record or ()
-            cases = [case for record in records for case in read_record(record)] or run_tests(Path(name))
+            if options.record:
+                cases = [case for record in options.record for case in read_record(record)]
+            else:
+                cases = run_tests(Path(name))
             results.matrix = Matrix(machine(), cases)
             results.save(saved)
     print(f"Wrote {write(results, options.output)}")

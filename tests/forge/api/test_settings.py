@@ -11,13 +11,13 @@ from PIL import Image
 
 from lib_fluxkontext.history.record import Run
 from lib_fluxkontext.history.store import RunLog
-from lib_fluxkontext.hosts.forge.integration.options import PREFIX, Options
+from lib_fluxkontext.hosts.forge.integration.options import PREFIX
 from tests.support.forge_server import ForgeServer
 from tests.support.images import encode_image
+from tests.support.option_defaults import DEFAULTS
 from tests.support.payloads import TITLE, first_pass, kontext, made, pixels, report
 from tests.support.photos import cat_base64, cut_out
 
-DEFAULTS = {PREFIX + name: value for name, value in Options().model_dump().items()}
 ON = {"enabled": True, "cache": False}
 RED = {f"{PREFIX}background": "#ff0000"}
 

@@ -15,12 +15,11 @@ from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.settings import PRESETS
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
+from tests.support.option_defaults import DEFAULTS
 from tests.support.panel import PANEL, paste, unfold
 from tests.support.payloads import TITLE, kontext
 from tests.support.photos import cut_out
 from tests.support.reload import reload_ui
-
-DEFAULTS = {PREFIX + name: value for name, value in Options().model_dump().items()}
 
 STALE = {
     "customscript/flux_kontext.py/txt2img/Threshold/value": 0.5,
