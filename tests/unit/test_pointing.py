@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tools.small_kontext.batches import TEXT_LENGTHS, Layout, layout_ids
+from tools.small_kontext.batches import TEXT_LENGTHS, layout_ids
+from tools.small_kontext.courses import Layout
 from tools.small_kontext.flow import build_transformer
 from tools.small_kontext.instructions import Instruction
 from tools.small_kontext.pointing import Pointing, sources, wanted_sources

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from lib_fluxkontext.references.placement import offset_ids
 from lib_fluxkontext.references.tokens import pack
+from tools.small_kontext.courses import Layout
 from tools.small_kontext.data import to_array
-from tools.small_kontext.instructions import PHRASINGS, Instruction, all_phrasings, of_kind
+from tools.small_kontext.instructions import Instruction, all_phrasings, of_kind
 from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.region_probe import cells_of
+from tools.small_kontext.speed import fast_autocast
 from tools.small_kontext.targets import Size, example
 from tools.small_kontext.text import TextEncoders
 from tools.small_kontext.vae import features_of, latents_of
@@ -25,111 +27,9 @@ from tools.small_kontext.vae import features_of, latents_of
 TEXT_LENGTHS = {24: 0.6, 64: 0.2, 128: 0.08, 256: 0.1, 512: 0.02}
 """Padded lengths of the T5 text, and how often each is trained: diffusers' default is 512, Forge's 256."""
 
-KIND_WEIGHTS = {
-    "left_right": 0.05,
-    "swap": 0.05,
-    "first": 0.03,
-    "second": 0.04,
-    "inset": 0.14,
-    "grey": 0.05,
-    "blur": 0.05,
-    "brighten": 0.05,
-    "tint": 0.06,
-    "mirror": 0.05,
-    "add": 0.11,
-    "remove": 0.09,
-    "repaint": 0.09,
-    "frame": 0.08,
-    "caption": 0.06,
-}
-"""How often each kind is trained where there are two references."""
-
-LATE_KIND_WEIGHTS = {
-    "left_right": 0.09,
-    "swap": 0.09,
-    "first": 0.04,
-    "second": 0.08,
-    "inset": 0.12,
-    "grey": 0.03,
-    "blur": 0.03,
-    "brighten": 0.03,
-    "tint": 0.03,
-    "mirror": 0.05,
-    "add": 0.08,
-    "remove": 0.13,
-    "repaint": 0.07,
-    "frame": 0.05,
-    "caption": 0.08,
-}
-"""The same for the end of the training: more of what moves pictures, and of what was still hard."""
-
 NEEDS_TWO = ("left_right", "swap", "second", "inset")
 NEEDS_NONE = ("left_right", "swap", "first", "second", "add", "frame", "caption")
 """What is trained without references, on a grey canvas."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A canvas size and the sizes of the references, all (width, height).
-
-    Attributes:
-        canvas: size of the generated picture.
-        references: size of each reference, none to two.
-        weight: how often a training step uses this layout.
-    """
-
-    canvas: Size
-    references: tuple[Size, ...]
-    weight: float = 1.0
-
-
-S128, S256, WIDE, HIGH = (128, 128), (256, 256), (192, 128), (128, 192)
-POOL_SIZES = {S128: 3000, WIDE: 400, HIGH: 400, S256: 900}
-"""How many pictures of each size are drawn and encoded beforehand."""
-
-SMALL_LAYOUTS = (
-    Layout(S128, (S128, S128), 0.66),
-    Layout(S128, (S128,), 0.10),
-    Layout(S128, (), 0.02),
-    Layout(WIDE, (WIDE, WIDE), 0.03),
-    Layout(HIGH, (HIGH, HIGH), 0.03),
-    Layout(S128, (WIDE, HIGH), 0.03),
-    Layout(WIDE, (S128, S128), 0.03),
-    Layout(S128, (S256, S256), 0.05),
-    Layout(S128, (S128, S256), 0.03),
-    Layout(S128, (S256, S128), 0.03),
-)
-"""The first part of the training."""
-
-LARGE_LAYOUTS = (
-    Layout(S256, (S256, S256), 0.5),
-    Layout(S256, (S256,), 0.06),
-    Layout(S256, (), 0.02),
-    Layout(S256, (S256, S128), 0.06),
-    Layout(S256, (S128, S128), 0.06),
-    *(Layout(layout.canvas, layout.references, 0.31 * layout.weight) for layout in SMALL_LAYOUTS),
-)
-"""The second part."""
-
-MIXED_LAYOUTS = (
-    Layout(S256, (S256, S256), 0.34),
-    Layout(S256, (S256,), 0.03),
-    Layout(S256, (), 0.01),
-    Layout(S256, (S128, S128), 0.11),
-    Layout(S128, (S256, S256), 0.10),
-    Layout(S256, (S256, S128), 0.05),
-    Layout(S256, (S128, S256), 0.05),
-    Layout(S128, (S128, S256), 0.05),
-    Layout(S128, (S256, S128), 0.05),
-    Layout(S128, (WIDE, HIGH), 0.03),
-    Layout(WIDE, (S128, S128), 0.03),
-    Layout(S128, (S128, S128), 0.10),
-    Layout(S128, (S128,), 0.02),
-    Layout(WIDE, (WIDE, WIDE), 0.01),
-    Layout(HIGH, (HIGH, HIGH), 0.01),
-    Layout(S128, (), 0.01),
-)
-"""The end of the training: half of it with references of another size than the canvas."""
 
 
 def image_ids(height: int, width: int) -> Tensor:
@@ -158,11 +58,11 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(self, pictures: list[Image.Image], batch: int = 64) -> Tensor:
-        """Return the pictures' normalised posterior means, (mean - shift) * scale; computed in bfloat16."""
+        """Return the pictures' normalised posterior means, (mean - shift) * scale."""
         parts = []
         for start in range(0, len(pictures), batch):
             pixels = np.stack([to_array(picture) for picture in pictures[start : start + batch]])
-            with torch.autocast(self.device, torch.bfloat16):
+            with fast_autocast(self.device):
                 mean = latents_of(self.vae, self.features, torch.from_numpy(pixels).to(self.device))
             parts.append((mean.float() - self.vae.config.shift_factor) * self.vae.config.scaling_factor)
         return torch.cat(parts)
@@ -255,6 +155,3 @@ class TextTable:
         """Return the states (N, length, width) and pooled vectors (N, width) of the prompts."""
         rows = torch.tensor([self.rows[prompt] for prompt in prompts], device=self.pooled.device)
         return self.states[length][rows], self.pooled[rows]
-
-
-assert set(KIND_WEIGHTS) == set(LATE_KIND_WEIGHTS) == set(PHRASINGS)

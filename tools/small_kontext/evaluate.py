@@ -25,8 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from lib_fluxkontext.references.tokens import pack
-from tools.small_kontext.batches import Layout, layout_ids
+from tools.small_kontext.batches import layout_ids
 from tools.small_kontext.card import MAIN, write_results
+from tools.small_kontext.courses import Layout
 from tools.small_kontext.data import HELD_OUT, held_out_pairs, psnr, to_array
 from tools.small_kontext.flow import GUIDANCE
 from tools.small_kontext.instructions import EDITS, KINDS, of_kind

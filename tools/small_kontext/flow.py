@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 
-from tools.small_kontext.batches import TEXT_LENGTHS, Batches, Layout, TextTable, layout_ids
+from tools.small_kontext.batches import TEXT_LENGTHS, Batches, TextTable, layout_ids
+from tools.small_kontext.courses import Layout
 from tools.small_kontext.optim import Muon
 from tools.small_kontext.pointing import HEADS, Pointing, wanted_sources
 from tools.small_kontext.region_probe import RegionProbe
 from tools.small_kontext.schedule import Average, progress, rate_at
-from tools.small_kontext.speed import compile_blocks
+from tools.small_kontext.speed import compile_blocks, fast_autocast
 from tools.small_kontext.text import WIDTH
 
 GUIDANCE = 3.5
@@ -95,7 +96,7 @@ def train_transformer(
         if rng.random() < 0.5:
             guidance = torch.rand(size, device=device) * 5 + 1
         tokens = noisy if references is None else torch.cat([noisy, references], 1)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             velocity = model(
                 hidden_states=tokens,
                 encoder_hidden_states=states,

@@ -19,7 +19,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from PIL import Image
 from torch import Tensor
 
-from tools.small_kontext.batches import Layout
+from tools.small_kontext.courses import Layout
 from tools.small_kontext.instructions import KINDS, Instruction
 from tools.small_kontext.targets import example
 

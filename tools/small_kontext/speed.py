@@ -1,4 +1,4 @@
-"""Faster training steps on a CPU: compiled blocks, and attention as two plain matrix products."""
+"""Faster training steps: bfloat16 where the hardware has it, compiled blocks, attention as two matrix products."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, **unused: object)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     shares = ((query * query.shape[-1] ** -0.5) @ key.mT).softmax(-1)
     return (shares.to(value.dtype) @ value).transpose(1, 2)
+
+
+def fast_autocast(device: str) -> torch.autocast:
+    """Return a context that computes in bfloat16 where the hardware multiplies it, and else in float32.
+
+    A CPU without such instructions is some seventy times slower with it (AMD EPYC with AVX2: 1.3 instead of
+    94 GFLOP/s).
+    """
+    able = torch.cpu.get_capabilities()
+    fast = device != "cpu" or any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.autocast(device, torch.bfloat16, enabled=fast)
 
 
 def compile_blocks(model: FluxTransformer2DModel, but: Collection[str]) -> None:

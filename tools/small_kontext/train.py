@@ -3,8 +3,8 @@
     python -m tools.small_kontext.train --out FOLDER [--work FOLDER] [--device cuda]
 
 Five stages leave their results in the work folder: ``text``, ``vae``, ``decoder`` (the autoencoder's decoder
-further), ``small`` (the transformer on canvases of about 128x128) and ``transformer`` (256x256, too). A stage that
-is done is not done again. ``decoder`` and ``small`` + ``transformer`` need not wait for each other: with
+further), ``small`` (the transformer on canvases of about 128x128) and ``transformer`` (256x256, too, by ``--course``).
+A stage that is done is not done again. ``decoder`` and ``small`` + ``transformer`` need not wait for each other: with
 ``--stages`` they can be two processes.
 """
 
@@ -14,7 +14,6 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,19 +21,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
-from tools.small_kontext.batches import (
-    KIND_WEIGHTS,
-    LARGE_LAYOUTS,
-    LATE_KIND_WEIGHTS,
-    MIXED_LAYOUTS,
-    POOL_SIZES,
-    SMALL_LAYOUTS,
-    Batches,
-    Encoder,
-    Layout,
-    Pool,
-    TextTable,
-)
+from tools.small_kontext.batches import Batches, Encoder, Pool, TextTable
+from tools.small_kontext.courses import COURSES, POOL_SIZES, Course
 from tools.small_kontext.flow import train_transformer
 from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.text import build_text
@@ -148,8 +136,8 @@ def decoder_stage(arguments: argparse.Namespace) -> None:
     vae.save_pretrained(out)
 
 
-def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layout], number: int) -> None:
-    """Train the transformer on some layouts, from the stage before's."""
+def flow_stage(arguments: argparse.Namespace, name: str, course: Course, number: int) -> None:
+    """Train the transformer on a course, from the stage before's."""
     out, part = arguments.work / name, arguments.work / f"{name}_part"
     if (out / "config.json").exists() and not arguments.go_on:
         return
@@ -162,7 +150,7 @@ def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layou
     vae = AutoencoderKL.from_pretrained(arguments.work / "vae", torch_dtype=torch.float32)
     encoder = Encoder(vae, arguments.device)
     source = PictureSource(seed)
-    sizes = {size for layout in layouts for size in layout.references}
+    sizes = {size for layout in course.layouts for size in layout.references}
     pools = {}
     for size in sorted(sizes):
         pools[size] = Pool(size, max(1, round(POOL_SIZES[size] * arguments.share)), source, encoder)
@@ -171,9 +159,9 @@ def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layou
             f"{len(pools[size].pictures)} pictures of {size}: latents' mean {mean:.3f}, standard deviation {spread:.3f}"
         )
     transformer = train_transformer(
-        Batches(pools, encoder, np.random.default_rng(seed), LATE_KIND_WEIGHTS if arguments.mixed else KIND_WEIGHTS),
+        Batches(pools, encoder, np.random.default_rng(seed), course.kinds),
         TextTable(arguments.work / "text", arguments.device),
-        layouts,
+        course.layouts,
         arguments.steps,
         arguments.minutes,
         arguments.device,
@@ -190,12 +178,12 @@ def flow_stage(arguments: argparse.Namespace, name: str, layouts: Sequence[Layou
 
 def small_stage(arguments: argparse.Namespace) -> None:
     """Train the transformer on canvases of about 128x128."""
-    flow_stage(arguments, "small", SMALL_LAYOUTS, 2)
+    flow_stage(arguments, "small", COURSES["small"], 2)
 
 
 def transformer_stage(arguments: argparse.Namespace) -> None:
-    """Train it further on canvases of 256x256, too; with ``--mixed`` on references of all sizes."""
-    flow_stage(arguments, "transformer", MIXED_LAYOUTS if arguments.mixed else LARGE_LAYOUTS, 3)
+    """Train it further on the course that is asked for."""
+    flow_stage(arguments, "transformer", COURSES[arguments.course], 3)
 
 
 STAGES = {
@@ -229,7 +217,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="draw this share of the pools' pictures")
     parser.add_argument("--start", type=Path, help="first copy this model's parts into the work folder, for --go-on")
     parser.add_argument("--go-on", action="store_true", help="start from the work folder's last transformer")
-    parser.add_argument("--mixed", action="store_true", help="the transformer's stage with references of all sizes")
+    parser.add_argument("--course", choices=COURSES, default="large", help="of the stage transformer; see courses.py")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from tools.small_kontext.data import to_array
 from tools.small_kontext.optim import Muon
 from tools.small_kontext.pictures import PictureSource
 from tools.small_kontext.schedule import Average, progress, rate_at
+from tools.small_kontext.speed import fast_autocast
 from tools.small_kontext.vae import LEVELS, PATCH, build_vae, latents_of, principal_features, set_features
 
 
@@ -82,7 +83,7 @@ def train_vae(
         vae.decoder.up_blocks[3].resnets = no_blocks if start is None and done < 0.6 else finest
         batch = np.stack([to_array(source.picture((side, side))) for _ in range(count)])
         pixels = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16):
+        with fast_autocast(device):
             if features is None:
                 with torch.no_grad():
                     mean = vae.encode(pixels).latent_dist.mean
