@@ -1,4 +1,4 @@
-"""The command line: ``python -m lib_fluxkontext generate``, ``batch``, ``compare``.
+"""The command line: ``python -m lib_fluxkontext`` with ``generate``, ``batch``, ``compare`` or ``convert``.
 
 Exit codes: 0 done, 1 it broke or some rows failed, 2 the request is wrong, 130 interrupted.
 """

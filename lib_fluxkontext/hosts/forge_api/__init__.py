@@ -1,4 +1,4 @@
 """Running Forge and Forge Neo servers, driven through their own API: one worker of a batch for each.
 
-Needs requests and tenacity (``pip install -e ".[forge-api]"``), and nothing of Forge.
+Needs requests and tenacity (``pip install -e ".[batch]"``), and nothing of Forge.
 """
