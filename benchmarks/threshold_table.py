@@ -151,13 +151,14 @@ def document(samples: list[Sample], pairs: int, steps: int) -> str:
         rows.append("| " + " | ".join(cells) + " |")
     ours_at = shares_at(samples, OURS, 0.14)
     theirs_at = shares_at(samples, THEIRS, 0.14)
-    return f"""# What the small model proves
+    return f"""# What thresholds do to the small model
 
 `python -m benchmarks.threshold_table --pairs {pairs} --steps {steps}`, {machine()}.
 {pairs} pairs of photographs that no training step saw, {SIDE}×{SIDE}, {steps} Euler steps, the
 [small trained model](../lib_fluxkontext/small_kontext/README.md). Each cached picture is compared with the uncached
 one of the same noise: share of steps reused, median seconds of the sampling and the ratio to uncached, PSNR and SSIM
-(means).
+(means). Forecast and correction are off, because diffusers' hook has neither; with forecast, the default, pictures
+are closer to the uncached ones ([benchmarks](benchmarks.md)).
 
 ![Steps reused by threshold, and PSNR by steps reused](small_model.png)
 
@@ -169,9 +170,10 @@ Columns 3 to 7 are this project, 8 to 12 diffusers' own First Block Cache hook o
 tokens (its threshold 0 compares and never reuses).
 
 **One threshold, none, one and two references.** Steps reused at 0.14: {ours_at} with this project, {theirs_at} with
-diffusers' hook. The hook measures the change over all image tokens, references included; here the picture's own
-tokens alone are measured. Where the curves of the right plot coincide, the two differ in what a threshold means, not
-in what a reused step costs.
+diffusers' hook. The hook measures the change over all image tokens, references included, this project over the
+picture's own alone; on this model the two hardly differ. With two references the instruction is another one, so the
+third figure is not strictly comparable. Where the curves of the right plot coincide, the two differ in what a
+threshold means, not in what a reused step costs.
 
 **What does not carry over to the 12-billion-parameter model.** A model this small is smoother: its residuals change
 less from step to step, and a stored residual stays good for longer. The table ranks methods and shows what a setting

@@ -31,7 +31,8 @@ works with every format; so the tests use it. Without it, Forge merges the LoRA 
 refuses for K-quants, Q4_1, Q5_1 and BF16 of GGUF, and in scaled FP8 the LoRA is as good as lost, for Forge
 adds it before the scale. NF4 and FP4 it dequantises for a LoRA on CUDA alone. Neo adds LoRAs to GGUF at each
 use whatever is chosen. Formats of other names (IQ4_XS, MXFP8, NVFP4, SVDQuant and so on) are read from the
-header, and the panel says before the generation what this WebUI does not load, and what to take instead."""
+header, and the panel says before the generation what this WebUI does not load, and what to take instead. A
+dash: there is no test, because that host does not load it (FP4 in Neo) or has no such setting."""
 
 
 def write(results: Results, folder: Path) -> Path:
@@ -104,9 +105,9 @@ the tasks, all formats taking turns.
 **What carries over to 12 billion parameters, and what does not.** The arithmetic of the formats does: 8 bits
 with a scale for every 32 weights lose least; FP8 e4m3fn, as large, lies between them and 5 bits with scales,
 and e5m2 among those; 4 bits lose most. NF4 and FP4 stand last here because their files pack the layers before
-the first block and after the last as well, which GGUF files keep in 16 bits. So does that a threshold means the
-same in every format: noise of the weights is the same in every step, and a cache measures what changes from
-step to step. Decibels do not: a model this small has no weights to spare, and a large one averages more of
+the first block and after the last as well, which GGUF files keep in 16 bits. The meaning of a threshold carries
+over, too: quantisation noise is the same in every step, and a cache measures only what changes from step to
+step. Decibels do not: a model this small has no weights to spare, and a large one averages more of
 their noise away. Sizes carry over as shares; of the small model a larger part stays in 16 bits. Time and memory
 do not: on the CPU the diffusers host computes in float32, keeps GGUF blocks and dequantises them in every step,
 and turns everything else to float32 as it loads. K-quants are missing because their blocks of 256 weights do

@@ -84,7 +84,8 @@ INTRODUCTION = """`python dev.py bench --only pictures`. The
 at a time on one CPU thread. Every cached picture is compared with the uncached one of the same noise: PSNR (at most
 {cap:g} dB), SSIM, and [FLIP](https://github.com/NVlabs/flip), where lower is better; means over the tasks, on the whole
 picture, inside the region that the instruction edits and outside of it. *Editing* is judged outside the edited region,
-*copying* on the whole picture.
+*copying* on the whole picture. The *goal* of each section: with a quarter of the full evaluations, at least the quality
+that the best of the other methods has with half of them.
 
 **Cost** is given twice. *Evaluations* are full evaluations of the transformer: the tokens that ran through the last
 block, as a share of all tokens of an uncached call, summed over the calls. First blocks that a cache runs in every step

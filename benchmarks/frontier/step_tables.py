@@ -54,8 +54,8 @@ def preset_target(costs: Mapping[tuple[int, str], Sequence[Cost]]) -> str | None
     share = (reused or 0.0) / (_median(costs[references, UNCACHED], "computed") or 1.0)
     reached = "reached" if ratio >= DEEP_RATIO and share <= DEEP_SHARE else "missed"
     return (
-        f"Target {reached}: *{name}* is {ratio:.2f} times as fast as uncached ({DEEP_RATIO:g} aimed at); its reused "
-        f"step is {share:.1%} of a computed one (at most {DEEP_SHARE:.1%} aimed at)."
+        f"Target {reached}: *{name}* is {ratio:.2f} times as fast as uncached (the target is {DEEP_RATIO:g}); its "
+        f"reused step costs {share:.1%} of a computed one (the target is at most {DEEP_SHARE:.1%})."
     )
 
 
