@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from lib_fluxkontext.caching.batched_state import BatchedState, expand_like, map_tensors
+from lib_fluxkontext.caching.host_memory import may_copy_later
 from lib_fluxkontext.caching.sample_key import SampleKey
 
 MAX_RELATIVE_CORRECTION = 1.0
@@ -139,7 +140,7 @@ def _advance(before: _CorrectionState, sigma: Tensor, exact: Sequence[bool], res
     corrected = _apply_correction(approximate, result)
     if all(exact):
         return corrected
-    mask = torch.tensor(list(exact)).to(result.device, non_blocking=True)
+    mask = torch.tensor(list(exact)).to(result.device, non_blocking=may_copy_later(result.device))
     return map_tensors(
         lambda new, old: torch.where(expand_like(mask, new), new, old),
         corrected,

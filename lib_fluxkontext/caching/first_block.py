@@ -78,7 +78,7 @@ class FirstBlockCache:
     def decide(
         self, samples: Sequence[SampleKey], step: Step, sigmas: Tensor, first_residual: Tensor
     ) -> list[Decision]:
-        """Decide for every sample of a model call; waits for the device once at most.
+        """Decide for every sample of a model call, by at most one reading from the device.
 
         Args:
             samples: one key per row, in batch order.

@@ -56,7 +56,8 @@ def fit_forecast(
     """Fit a forecast to a newly computed value and the one before it.
 
     Between equal sigmas (the second call of a second-order sampler) the previous change stays, with its reach; likewise
-    where one of the two values is not finite, and where sigma rose. The first value has no change.
+    where one of the two values is not finite, and where sigma rose within the interval that the change was measured
+    over, as samplers do that add noise. Beyond it sampling started anew: like the first value, that one has no change.
 
     Args:
         value: (B, …).
@@ -73,9 +74,12 @@ def fit_forecast(
         return LinearForecast(value, sigma, finite, torch.zeros_like(value), nothing - 1.0, nothing)
     fall = previous.sigma - sigma
     usable = (fall > 0) & previous.finite & finite
-    change = torch.where(expand_like(usable, value), _difference(value, previous.value), previous.change)
+    anew = fall < previous.run
+    kept = torch.where(expand_like(anew, value), 0.0, previous.change)
+    change = torch.where(expand_like(usable, value), _difference(value, previous.value), kept)
     run = torch.where(usable, -fall, previous.run)
-    return LinearForecast(value, sigma, finite, change, run, torch.where(usable, REACH * fall, previous.reach))
+    reach = torch.where(usable, REACH * fall, torch.where(anew, 0.0, previous.reach))
+    return LinearForecast(value, sigma, finite, change, run, reach)
 
 
 def _difference(value: Tensor, previous: Tensor) -> Tensor:

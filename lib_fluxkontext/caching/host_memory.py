@@ -17,7 +17,11 @@ from lib_fluxkontext.errors import is_out_of_memory
 
 
 class _CardDriver:
-    """``torch.cuda.cudart()`` with a card current: whichever is current is given a context, half a gigabyte of it."""
+    """``torch.cuda.cudart()`` with a card current: whichever is current is given a context, half a gigabyte of it.
+
+    An error that is returned here also stays the driver's last one, which torch raises after the next kernel that it
+    launches. So a kernel is launched for it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -25,11 +29,18 @@ class _CardDriver:
 
     def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
         with torch.cuda.device(self._device):
-            return int(self._cudart.cudaHostRegister(address, size, flags))
+            return self._forgotten(self._cudart.cudaHostRegister(address, size, flags))
 
     def cudaHostUnregister(self, address: int) -> int:
         with torch.cuda.device(self._device):
-            return int(self._cudart.cudaHostUnregister(address))
+            return self._forgotten(self._cudart.cudaHostUnregister(address))
+
+    def _forgotten(self, error: Any) -> int:
+        """Return an error once it is the driver's last one no more."""
+        if int(error) != 0:
+            with suppress(RuntimeError):
+                torch.ones(1, device=self._device)
+        return int(error)
 
 
 class HostMemory:
@@ -81,6 +92,14 @@ class HostMemory:
 
     def __del__(self) -> None:
         self.release()
+
+
+def may_copy_later(device: torch.device) -> bool:
+    """Whether a copy between main memory and a device may go on after the call (``non_blocking``).
+
+    On CUDA a stream keeps the order; MPS may read memory that is free by then (pytorch issue 139550).
+    """
+    return device.type == "cuda"
 
 
 def host_memory_for(device: torch.device) -> HostMemory:

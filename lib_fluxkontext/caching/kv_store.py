@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib_fluxkontext.caching.batched_state import BatchedState, map_tensors
-from lib_fluxkontext.caching.host_memory import HostMemory, host_memory_for
+from lib_fluxkontext.caching.host_memory import HostMemory, host_memory_for, may_copy_later
 from lib_fluxkontext.caching.key_values import KeyValues, same_shapes
 from lib_fluxkontext.caching.prefetch import BUFFER_SETS, Prefetcher
 from lib_fluxkontext.caching.sample_key import SampleKey
@@ -79,7 +79,7 @@ class KVStore:
         self._peak_bytes = max(self._peak_bytes, self.held_bytes)
 
     def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues:
-        """Return a block's keys and values, (B, …), to be read before the next block but one is asked for."""
+        """Return a block's keys and values, (B, …). Queue every reading of them before the next block is asked for."""
         return self._blocks.get(block, samples, device)
 
     def count(self, sample: SampleKey) -> int:
@@ -134,8 +134,8 @@ class _DeviceBlocks:
         rows = self._blocks.setdefault(block, BatchedState())
         old = rows.whole_batch(samples)
         if old is not None and same_shapes(old, new):
-            old.keys.copy_(new.keys, non_blocking=True)
-            old.values.copy_(new.values, non_blocking=True)
+            old.keys.copy_(new.keys)
+            old.values.copy_(new.values)
             return
         self.held_bytes -= rows.held_bytes
         rows.drop(samples)  # first, so that old and new are never held together
@@ -177,8 +177,9 @@ class _HostBlocks:
                 self._drop_entry(block, sample)
                 entry = entries[sample] = map_tensors(self._allocate, own)
                 self.held_bytes += _bytes_of(entry)
-            entry.keys.copy_(own.keys, non_blocking=True)
-            entry.values.copy_(own.values, non_blocking=True)
+            later = may_copy_later(own.keys.device)
+            entry.keys.copy_(own.keys, non_blocking=later)
+            entry.values.copy_(own.values, non_blocking=later)
 
     def get(self, block: int, samples: Sequence[SampleKey], device: torch.device) -> KeyValues:
         entries = self._blocks[block]

@@ -8,12 +8,13 @@ while the host runs ahead.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 import torch
 
 from lib_fluxkontext.caching.batched_state import map_tensors
+from lib_fluxkontext.caching.host_memory import may_copy_later
 from lib_fluxkontext.caching.key_values import KeyValues, same_shapes
 
 BUFFER_SETS = 2
@@ -102,14 +103,18 @@ class Prefetcher:
         buffers = self._buffer_set(self._stream, rows, device)
         # The main stream has written what is copied, and has read what is overwritten.
         self._stream.wait_for_main()
+        later = may_copy_later(device)
         with self._stream.copying():
             for row, sample in enumerate(rows):
-                buffers.keys[row : row + 1].copy_(sample.keys, non_blocking=True)
-                buffers.values[row : row + 1].copy_(sample.values, non_blocking=True)
+                buffers.keys[row : row + 1].copy_(sample.keys, non_blocking=later)
+                buffers.values[row : row + 1].copy_(sample.values, non_blocking=later)
         self._key, self._fetched = key, buffers
 
     def take(self, key: Hashable, rows: Sequence[KeyValues], device: torch.device) -> KeyValues:
-        """Return what ``fetch`` began to copy, or copy it now. Valid until ``BUFFER_SETS`` more blocks are taken."""
+        """Return what ``fetch`` began to copy, or copy it now.
+
+        Every reading of it must have been queued before ``fetch`` or ``take`` is called again: they may overwrite it.
+        """
         self.fetch(key, rows, device)
         fetched = self._fetched
         self.discard()
@@ -118,13 +123,14 @@ class Prefetcher:
 
     def discard(self) -> None:
         """Forget what was fetched; the host memory it is copied from may be overwritten after this."""
+        self._key, self._fetched = None, None
         if self._stream is not None:
             self._stream.finish()
-        self._key, self._fetched = None, None
 
     def release(self) -> None:
         """Free the buffers, once the copies into them have ended."""
-        self.discard()
+        with suppress(RuntimeError):  # after a CUDA failure there is nothing left to wait for
+            self.discard()
         self._buffers = [None] * BUFFER_SETS
 
     def _buffer_set(self, stream: CopyStream, rows: Sequence[KeyValues], device: torch.device) -> KeyValues:

@@ -39,13 +39,18 @@ class ReferenceKVConfig:
     refresh_last: bool = False
 
     @property
-    def stored_blocks(self) -> int | None:
-        """How many blocks' keys and values are read again, from the first on, or None for all.
+    def first_block_only(self) -> bool:
+        """Whether the references run in every computed step.
 
-        With references in every computed step that is the block by which First Block Cache decides on the others: one
-        of 57.
+        What is cached is then read in the others alone, by the block by which First Block Cache decides on the rest:
+        one of 57.
         """
-        return 1 if self.refresh_every == 1 else None
+        return self.refresh_every == 1
+
+    @property
+    def stored_blocks(self) -> int | None:
+        """How many blocks' keys and values are stored, from the first on, or None for all."""
+        return 1 if self.first_block_only else None
 
 
 @dataclass
@@ -81,7 +86,7 @@ class ReferenceKVCache:
     def refresh_due(self, sample: SampleKey, step: Step) -> bool:
         """Whether the references must run if this step is computed."""
         steps = self._steps.get(sample)
-        if steps is None or self.config.stored_blocks is not None:
+        if steps is None or self.config.first_block_only:
             return True
         if steps.computed == step.index:  # second-order samplers call twice in a step
             return False

@@ -24,7 +24,7 @@ class TransformerAdapter(Protocol):
 
     @property
     def ids_argument(self) -> str:
-        """Name of the argument that holds the image tokens' position ids, (B, N, 3) or (N, 3)."""
+        """Name of the argument that holds the image tokens' position ids, (B, N, axes) or (N, axes)."""
 
     @property
     def unbatched(self) -> frozenset[str]:

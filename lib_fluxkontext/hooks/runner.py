@@ -139,7 +139,10 @@ class ModelCallRunner:
             if cache is None or not cache.store.held_bytes or not is_out_of_memory(error):
                 raise
         cache.disable(OUT_OF_MEMORY)
+        if self._first_block is not None:  # what this very step has stored came from the cache that is gone
+            self._first_block.clear()
         self._done.clear()
+        self._decisions.clear()
         return self._image()
 
     def _image(self) -> Tensor:

@@ -105,10 +105,13 @@ class ReferenceAppender:
             rows: their places in the whole batch; each gets its own references, where they are not common to all.
 
         Raises:
-            ValueError: the transformer's tokens are of another width, as those of a Fill checkpoint are.
+            ValueError: the transformer's tokens are of another width, as those of a Fill checkpoint are, or its ids
+                have other than three axes, as FLUX.2's have.
         """
         if image.shape[-1] != self._tokens.shape[-1]:
             raise ValueError(f"image tokens have {image.shape[-1]} channels, references {self._tokens.shape[-1]}")
+        if ids.shape[-1] != self._ids.shape[-1]:
+            raise ValueError(f"position ids have {ids.shape[-1]} axes, references' {self._ids.shape[-1]}")
         self._tokens = self._tokens.to(image.device, image.dtype)
         self._ids = self._ids.to(ids.device)
         batch = image.shape[0]

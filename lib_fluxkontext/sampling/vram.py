@@ -22,11 +22,12 @@ FORGE_ACTIVATION_FACTOR = 1.28 * 16384
 FORGE_MINIMUM_FREE = GIB
 """Bytes that Forge keeps free of weights unless its GPU Weights say otherwise (``minimum_inference_memory``)."""
 
-CACHE_BUFFERS = 3
-"""Tensors of the image tokens that First Block Cache holds per image: two residuals and the first block's output."""
+CACHE_BUFFERS = 4
+"""Tensors of the image tokens that First Block Cache holds per image while the blocks of a computed step run: the first
+block's residual and the rest's from the last computed step, the first block's new residual, and its output."""
 
-FORECAST_BUFFERS = 2
-"""What the forecast adds: a slope, and the step before while it is fitted."""
+FORECAST_BUFFERS = 1
+"""What the forecast adds: the rest's change between two computed steps."""
 
 QUANTISATIONS = (
     ("FP16", 2.0),

@@ -26,7 +26,8 @@ NOISY_EXPONENT = 1.5
 
 SLIDER_STEP = 0.01
 VISIBLE_LOSS = 0.2
-"""The threshold above which a suggestion comes with a warning: the highest of the presets."""
+"""The threshold above which a suggestion comes with a warning: the highest of a preset that does not also limit how
+many steps are reused in a row."""
 
 MIN_STEPS = 4
 """With fewer there is hardly anything to reuse."""

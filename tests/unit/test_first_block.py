@@ -182,6 +182,16 @@ def test_a_rising_sigma_gives_no_trend() -> None:
     assert forecast_at(cache, 0.8) == 12.0
 
 
+def test_a_restart_forgets_the_trend_and_a_small_rise_keeps_it() -> None:
+    restarted, noisy = FirstBlockCache(FORECAST), FirstBlockCache(FORECAST)
+    for step, (sigma, value) in enumerate([(0.2, 10.0), (0.1, 12.0), (0.9, 20.0)]):
+        computed_at(restarted, sigma, step, value)
+    assert forecast_at(restarted, 0.8) == 20.0
+    for step, (sigma, value) in enumerate([(1.0, 10.0), (0.6, 12.0), (0.8, 13.0)]):
+        computed_at(noisy, sigma, step, value)
+    assert forecast_at(noisy, 0.7) == pytest.approx(13.5)
+
+
 def test_images_with_and_without_a_past_are_forecast_as_alone() -> None:
     cache = FirstBlockCache(FORECAST)
     computed_at(cache, 1.0, 0, 10.0)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lib_fluxkontext.caching.host_memory import HostMemory
+from lib_fluxkontext.caching.host_memory import HostMemory, _CardDriver
 from lib_fluxkontext.caching.key_values import KeyValues
 from lib_fluxkontext.caching.kv_store import KVStore, Place
 from lib_fluxkontext.caching.prefetch import BUFFER_SETS, Prefetcher
@@ -84,6 +84,19 @@ def test_the_order_of_stream_calls() -> None:
     stream.calls.clear()
     prefetcher.release()
     assert stream.calls == ["main waits for copies"]
+
+
+def test_after_a_failure_of_the_card_the_buffers_are_freed_all_the_same() -> None:
+    class Broken(RecordedStream):
+        def finish(self) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    stream: RecordedStream = RecordedStream()
+    prefetcher = Prefetcher(lambda device: stream)
+    prefetcher.fetch(0, block_rows(0), CPU)
+    stream.__class__ = Broken
+    prefetcher.release()
+    assert prefetcher._buffers == [None] * BUFFER_SETS
 
 
 def test_a_fetch_of_the_same_block_copies_once() -> None:
@@ -193,6 +206,18 @@ def test_where_the_driver_registers_no_more_pageable_memory_serves(
     assert cudart.asked == 2  # it is not tried for every block
     memory.release()
     assert cudart.registered == {}
+
+
+def test_a_refused_registration_is_not_raised_by_the_next_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: FakeCudart(room=1))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch, "ones", lambda size, device: launched.append(device))
+    driver = _CardDriver(SECOND_CARD)
+    assert driver.cudaHostRegister(1, 10, 0) == 0
+    assert launched == []
+    assert driver.cudaHostRegister(2, 10, 0) == 2
+    assert launched == [SECOND_CARD]
 
 
 def test_another_failure_to_register_is_not_taken_for_full_memory() -> None:

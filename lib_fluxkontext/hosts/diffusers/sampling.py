@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lib_fluxkontext.caching.sample_key import Decision, Step
 from lib_fluxkontext.geometry import pixel_tokens
 from lib_fluxkontext.hooks.patch import patched_attr
@@ -16,6 +19,9 @@ from lib_fluxkontext.sampling.factory import build_caches
 from lib_fluxkontext.sampling.session import SamplingSession
 from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.memory import MemoryMeter
+
+TRAINING_TIMESTEPS = 1000
+"""By which the pipeline divides the scheduler's timesteps."""
 
 
 class Interrupted(Exception):
@@ -46,6 +52,7 @@ class PipelineSampling:
         interrupt: threading.Event | None = None,
     ) -> None:
         self._transformer = pipeline.transformer
+        self._scheduler = pipeline.scheduler
         self._steps = steps
         self._step = 0
         self._call_in_step = 0
@@ -80,7 +87,7 @@ class PipelineSampling:
             step = Step(self._step, self._step == self._steps - 1)
             with (
                 patched_attr(self._transformer, "forward", original),
-                self.session.call(samples, step, kwargs["timestep"]) as call,
+                self.session.call(samples, step, self._sigmas(kwargs["timestep"])) as call,
             ):
                 output = self._transformer.forward(*args, **kwargs)
             self.decisions.append(tuple(call.decisions))
@@ -88,6 +95,17 @@ class PipelineSampling:
 
         with patched_attr(self._transformer, "forward", forward):
             yield
+
+    def _sigmas(self, timestep: Tensor) -> Tensor:
+        """Return the noise levels of a call in float32, (B,).
+
+        The pipeline hands them over in the latents' type: bfloat16 has nothing between 0.992 and 0.996, which is more
+        than a step of FLUX's schedule at its beginning.
+        """
+        if timestep.dtype == torch.float32:
+            return timestep
+        exact = self._scheduler.timesteps[self._step].to(timestep.device, torch.float32) / TRAINING_TIMESTEPS
+        return exact.expand(timestep.shape)
 
     def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         """The pipeline's callback."""

@@ -23,7 +23,7 @@ class ForgeFluxAdapter:
     unbatched: frozenset[str] = frozenset()
     attention_function = "attention_function"
     sequence_axis = 2  # (B, heads, tokens, channels)
-    float16_bound = 16384.0  # ``backend.utils.fp16_fix``
+    float16_bound = 32768.0  # ``backend.utils.fp16_fix``
     forward_method = "inner_forward"
 
     def forward_name(self, transformer: nn.Module) -> str:
