@@ -13,8 +13,15 @@ The data's way through the package, each step in the folder of its name:
 9. ``history/``       every finished generation in a log, to compare
 
 ``checkpoints/`` tells what a file is from its header, ``infotext`` writes and reads what an image carries, ``i18n``
-translates, ``geometry`` knows pixels, latents and tokens. ``hosts/forge`` runs inside Stable Diffusion WebUI Forge,
-``hosts/diffusers`` around diffusers' pipeline, with the command line. The core never imports a host.
+translates, ``geometry`` knows pixels, latents and tokens, ``job`` is one picture to make.
+
+Many pictures: ``batch/`` turns a manifest into rows, and finished rows into a folder; ``commands/`` is the command line
+over it. ``convert/`` writes a checkpoint in another number format. What all of them use: ``command_line`` (exit codes
+and errors), ``text_values``, ``replaced_file``, ``bounded_cache``.
+
+Hosts: ``hosts/forge`` runs inside Stable Diffusion WebUI Forge, ``hosts/diffusers`` around diffusers' pipeline;
+``hosts/forge_api`` and ``hosts/ray`` make a batch's rows on Forge servers and on a cluster. The core never imports a
+host.
 
 ``docs/architecture.md`` follows a photo, a model call and a step's seconds through the files.
 """

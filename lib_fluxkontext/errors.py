@@ -31,6 +31,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(phrase in message for phrase in OUT_OF_MEMORY_PHRASES)
 
 
+def is_device_failure(error: BaseException) -> bool:
+    """Whether a card answers nothing any more, so that all that follows on it would fail, too."""
+    if is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)  # the type: PyTorch 2.8 and later
+
+
 def first_line(error: BaseException, limit: int | None = None) -> str:
     """Return the first line of an error's message, cut to ``limit`` characters; its type's name if there is none."""
     lines = str(error).splitlines()

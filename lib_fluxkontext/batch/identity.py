@@ -94,6 +94,7 @@ def row_key(
     guidance: float,
     checkpoint: str,
     loras: Sequence[Lora],
+    nf4: bool = False,
 ) -> str:
     """Return the row's key, 32 hex digits: the same for the same content, wherever its files lie.
 
@@ -111,6 +112,7 @@ def row_key(
         guidance: distilled guidance scale.
         checkpoint: its name as the manifest or the command line gives it.
         loras: with their names as the manifest gives them.
+        nf4: whether the transformer is quantised to NF4 while it loads.
     """
     content: dict[str, Any] = {
         "prompt": prompt,
@@ -122,6 +124,8 @@ def row_key(
         "guidance": float(guidance),
         "checkpoint": checkpoint,
     }
+    if nf4:
+        content["nf4"] = True
     if loras:
         content["loras"] = [[lora.name, float(lora.weight)] for lora in loras]
     return hashlib.sha256(_canonical(content).encode()).hexdigest()[:KEY_DIGITS]

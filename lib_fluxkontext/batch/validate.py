@@ -48,7 +48,12 @@ class _Common:
 
 
 def rows_of(
-    path: Path, small_model: bool, default_checkpoint: str | None = None, *, local_models: bool = True
+    path: Path,
+    small_model: bool,
+    default_checkpoint: str | None = None,
+    *,
+    local_models: bool = True,
+    nf4: bool = False,
 ) -> Iterator[Row | RowError]:
     """Validate a manifest, row by row, with the messages that ``generate`` and the API have.
 
@@ -61,6 +66,7 @@ def rows_of(
         default_checkpoint: what those rows' checkpoint is called in their keys; None for the small model's name, or
             for a server's current checkpoint.
         local_models: whether checkpoints and LoRAs are files here, and not names that a server knows.
+        nf4: whether transformers are quantised to NF4 while they load: other pictures, so other keys.
 
     Yields:
         Rows in the manifest's order, equal ones too; and what is wrong with the others.
@@ -68,7 +74,7 @@ def rows_of(
     Raises:
         KontextError: the manifest cannot be read at all, or has no rows; its field is ``"manifest"``.
     """
-    validator = _Validator(path.parent, small_model, default_checkpoint, local_models)
+    validator = _Validator(path.parent, small_model, default_checkpoint, local_models, nf4)
     line, reported = 0, set[RowError]()
     for raw in read_manifest(path):
         for row in [raw] if isinstance(raw, RowError) else validator.rows(raw):
@@ -82,12 +88,15 @@ def rows_of(
 
 
 class _Validator:
-    def __init__(self, folder: Path, small_model: bool, default_checkpoint: str | None, local_models: bool) -> None:
+    def __init__(
+        self, folder: Path, small_model: bool, default_checkpoint: str | None, local_models: bool, nf4: bool
+    ) -> None:
         self._images = ImageFiles()
         self._expander = ImageExpander(folder)
         self._small_model = small_model
         self._default_checkpoint = default_checkpoint or (SMALL_MODEL_NAME if small_model else "")
         self._local_models = local_models
+        self._nf4 = nf4
         self._exists = lru_cache(1024)(os.path.exists)
         self._path = lru_cache(KEPT_FILES)(Path)
         self._plan = lru_cache(1024)(plan_size)
@@ -194,7 +203,8 @@ class _Validator:
             "seed": common.seed,
             "guidance": common.guidance,
         }
-        key = row_key(**content, checkpoint=common.checkpoint or self._default_checkpoint, loras=common.loras)
+        checkpoint = common.checkpoint or self._default_checkpoint
+        key = row_key(**content, checkpoint=checkpoint, loras=common.loras, nf4=self._nf4)
         return Row(
             number=self._number,
             line=line,

@@ -76,7 +76,7 @@ def default_checkpoint(where: WorkerOptions) -> str | None:
             pictures would depend on which of them is free.
     """
     if not where.forge:
-        return str(where.loading.checkpoint) if where.loading.checkpoint is not None else None
+        return where.loading.checkpoint.as_posix() if where.loading.checkpoint is not None else None
     if where.ray is not None:  # the servers are on other machines
         return None
     names = {url: _forge_worker(url, where.auth).check() for url in dict.fromkeys(where.forge)}
@@ -92,18 +92,19 @@ def row_check(where: WorkerOptions) -> Callable[[Row], RowError | None]:
         return lambda row: None
 
     @cache
-    def fault(checkpoint: str) -> str | None:
+    def fault(checkpoint: str) -> tuple[str | None, str] | None:
         try:
             _check_checkpoint(replace(where.loading, checkpoint=where.loading.path_for(checkpoint)))
         except KontextError as error:
-            return error.reason
+            return error.field, error.reason
         return None
 
     has_peft = importlib.util.find_spec("peft") is not None
 
     def check(row: Row) -> RowError | None:
-        if row.checkpoint and (reason := fault(row.checkpoint)) is not None:
-            return RowError(row.line, "checkpoint", reason)
+        if row.checkpoint and (found := fault(row.checkpoint)) is not None:
+            field, reason = found
+            return RowError(row.line, "checkpoint", reason if field in (None, "checkpoint") else f"--{field}: {reason}")
         if row.loras and not has_peft:
             return RowError(row.line, "lora", "needs the package peft: pip install peft")
         return None

@@ -17,6 +17,7 @@ from lib_fluxkontext.batch.worker import Failed, Made, Outcome, WorkerLost
 from lib_fluxkontext.hosts.diffusers import batch as batch_module
 from lib_fluxkontext.hosts.diffusers import model_store
 from lib_fluxkontext.hosts.diffusers.batch import DiffusersWorker
+from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions
 from lib_fluxkontext.hosts.diffusers.pipeline import BatchRow, Generated, generate, generate_batch
 from lib_fluxkontext.images.decode import Reference, decode_reference
@@ -213,3 +214,32 @@ def test_a_lora_changes_its_own_rows_alone(
     assert pictures[4].field == "lora"
     assert isinstance(pictures[1], Made)
     assert "<lora:style:1>" in pictures[1].infotext
+
+    other = tmp_path / "other_model.safetensors"
+    save_file({"unet.down.0.attn.to_q.lora_A.weight": torch.zeros(4, 8)}, other)
+    mixed = replace(plain, loras=(*styled[0].loras, Lora(str(other))))
+    failed, after, again = [worker.make([one])[0] for one in (mixed, plain, styled[0])]
+    assert isinstance(failed, Failed)
+    assert failed.reason == f"{other} has nothing for a FLUX.1 transformer"
+    assert picture(after) == picture(pictures[0])
+    assert picture(again) == picture(pictures[1])
+
+
+@pytest.mark.parametrize("reason", ["CUDA out of memory. Tried to allocate 20 GiB", "no file named model.safetensors"])
+def test_a_checkpoint_that_does_not_load_is_tried_once_and_the_batchs_own_ends_it(
+    photos: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    tried: list[object] = []
+
+    def load(*arguments: object) -> None:
+        tried.append(arguments[0])
+        raise OSError(reason)
+
+    monkeypatch.setattr(model_store, "load_pipeline", load)
+    worker = DiffusersWorker()
+    named = replace(row(1, photos[0], steps=2), checkpoint=str(SMALL_MODEL))
+    failed = [worker.make([one])[0] for one in (named, replace(named, seed=2))]
+    assert [outcome.reason for outcome in failed] == [f"small_kontext could not be loaded: {reason}"] * 2
+    assert tried == [SMALL_MODEL]
+    with pytest.raises(WorkerLost, match=reason[:20]):
+        worker.make([row(1, photos[0], steps=2)])

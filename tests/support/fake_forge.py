@@ -106,6 +106,8 @@ class FakeForge:
             return self.always or self.failures.pop(0)
         steps = self.steps.pop(0) if self.steps else payload["steps"]
         title = payload["override_settings"]["sd_model_checkpoint"]
+        if not payload["override_settings_restore_afterwards"]:  # as Forge: it stays selected
+            self.answers["/sdapi/v1/options"]["sd_model_checkpoint"] = title
         info = {
             "infotexts": [f"infotext of seed {payload['seed']}"],
             "sd_model_name": "kontext" if title == CHECKPOINT["title"] else "other",

@@ -111,6 +111,13 @@ def test_at_the_end_the_server_has_its_own_checkpoint_selected_again(fake: FakeF
     assert len(fake.selected) == 1
 
 
+def test_rows_without_a_checkpoint_get_what_was_selected_before_the_batch(fake: FakeForge) -> None:
+    worker = worker_of(fake)
+    make(worker, row(1, checkpoint="other"), row(2))
+    asked = [payload["override_settings"]["sd_model_checkpoint"] for payload in fake.payloads]
+    assert asked == [OTHER["title"], CHECKPOINT["title"]]
+
+
 def test_infotext_is_handed_over_where_the_png_has_none(fake: FakeForge) -> None:
     fake.text_in_png = False
     (made,) = make(worker_of(fake))

@@ -52,6 +52,7 @@ def test_each_part_of_the_content_changes_the_key() -> None:
         "guidance": 3.6,
         "checkpoint": "",
         "loras": (Lora("a", 0.5),),
+        "nf4": True,
     }
     keys = [row_key(**CONTENT), row_key(**{**CONTENT, "width": 64, "height": 96})]
     keys += [row_key(**{**CONTENT, name: value}) for name, value in others.items()]

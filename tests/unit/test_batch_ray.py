@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.record import row_values
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Counters, Failed, Made, Outcome, WorkerLost
+from lib_fluxkontext.hosts.diffusers.options import LoadOptions
+from lib_fluxkontext.hosts.ray import actor
 from lib_fluxkontext.hosts.ray.actor import BROKEN, DONE, FAILED, KIND, LEFT, RESULT, ROW, RowMaker
 from lib_fluxkontext.hosts.ray.options import RayOptions
 from lib_fluxkontext.settings import KontextSettings
@@ -88,6 +91,24 @@ def test_a_worker_that_is_lost_leaves_the_rest_of_its_block_to_others(folder: Ou
     assert all(text.endswith("burnt out") for kind, text in found if kind == LEFT)
     assert worker.batches == [[1], [66]]
     assert folder.is_done(row(1).key)
+
+
+def test_what_was_made_from_another_manifest_counts_for_the_row_that_asks(folder: OutputFolder) -> None:
+    results(maker_of(folder, Painter()), row(7))
+    ((kind, text),) = results(maker_of(folder, Painter()), replace(row(7), number=3, line=3))
+    assert (kind, json.loads(text)["number"]) == (DONE, 3)
+
+
+def test_a_nodes_server_that_is_down_leaves_its_rows_and_a_checkpoint_that_cannot_be_ends_the_batch(
+    folder: OutputFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "_card", lambda: "0")  # which Ray would tell
+    ((kind, text),) = results(RowMaker(folder, RayOptions(forge="http://127.0.0.1:9"), __version__), row(1))
+    assert kind == LEFT
+    assert "127.0.0.1:9 cannot be reached" in text
+    ((kind, text),) = results(RowMaker(folder, RayOptions(loading=LoadOptions(tmp_path / "no")), __version__), row(1))
+    assert kind == BROKEN
+    assert "no such file or folder" in text
 
 
 def test_batches_have_one_shape(folder: OutputFolder) -> None:

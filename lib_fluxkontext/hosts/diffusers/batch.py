@@ -7,12 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Counters, Failed, Made, Outcome, WorkerLost
 from lib_fluxkontext.bounded_cache import BoundedCache
-from lib_fluxkontext.errors import KontextError, first_line, is_out_of_memory
+from lib_fluxkontext.errors import KontextError, first_line, is_device_failure
 from lib_fluxkontext.hosts.diffusers.metadata import parameters, parameters_text
 from lib_fluxkontext.hosts.diffusers.model_store import ModelStore
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions
@@ -74,9 +72,11 @@ class DiffusersWorker:
         except Interrupted:
             raise WorkerLost("interrupted") from None
         except KontextError as error:
+            if error.field == "checkpoint" and not rows[0][0].checkpoint:  # the batch's own: no row would succeed
+                raise WorkerLost(error.reason) from None
             failed = Failed(error.reason, error.field)
         except (RuntimeError, MemoryError, OSError, ValueError, TypeError, KeyError) as error:
-            if _device_failed(error):
+            if is_device_failure(error):
                 raise WorkerLost(f"the device failed: {first_line(error)}") from None
             failed = Failed(f"{type(error).__name__}: {first_line(error)}")
         if len(rows) == 1:
@@ -141,12 +141,3 @@ def _prompt_with_loras(row: Row) -> str:
     """Write LoRAs as Forge's prompts do, so that pasting the parameters there asks for the same."""
     tags = [f"<lora:{Path(lora.name).stem}:{lora.weight:g}>" for lora in row.loras]
     return " ".join([row.prompt, *tags])
-
-
-def _device_failed(error: BaseException) -> bool:
-    """Whether a card answers nothing any more, so that every row to come would fail, too."""
-    if is_out_of_memory(error):
-        return False
-    accelerator_error = getattr(torch, "AcceleratorError", None)  # of PyTorch 2.8 and later
-    known = accelerator_error is not None and isinstance(error, accelerator_error)
-    return known or "CUDA error" in str(error)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lib_fluxkontext.batch.row import Lora
-from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.errors import KontextError, first_line, is_device_failure
 from lib_fluxkontext.hosts.diffusers.loader import SMALL_MODEL, check_checkpoint, load_pipeline
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions
 from lib_fluxkontext.hosts.diffusers.prompts import PromptCache
+from lib_fluxkontext.job import SMALL_MODEL_NAME
 from lib_fluxkontext.references.latent_cache import LatentCache
 
 LATENT_BYTES = 256 * 2**20
@@ -50,18 +52,34 @@ class ModelStore:
             if key in self._errors:
                 raise self._errors[key]
         if self._pipeline is None or path != self._checkpoint:
-            try:
+            with self._remembered(path, "checkpoint", [path.name if path is not None else SMALL_MODEL_NAME]):
                 self._load(path)
-            except KontextError as error:
-                self._errors[path] = error
-                raise
         if wanted != self._loras:
-            try:
+            with self._remembered((path, wanted), "lora", [lora.name for lora in wanted]):
                 self._set_loras(wanted)
-            except KontextError as error:
-                self._errors[path, wanted] = error
-                raise
         return self._pipeline
+
+    @contextmanager
+    def _remembered(self, key: object, field: str, names: Sequence[str]) -> Iterator[None]:
+        """Turn what a library raises of files that do not fit, or do not fit into memory, into one error, and keep it.
+
+        Raises:
+            KontextError: with that field. A device that answers nothing any more is nobody's file's fault, and what is
+                missing can be installed: those errors pass.
+        """
+        try:
+            yield
+        except KontextError as error:
+            self._errors[key] = error
+            raise
+        except ImportError:
+            raise
+        except Exception as error:  # diffusers, peft and safetensors raise all kinds
+            if is_device_failure(error):
+                raise
+            reason = f"{' and '.join(names)} could not be loaded: {first_line(error)}"
+            self._errors[key] = KontextError(reason, field)
+            raise self._errors[key] from None
 
     def clear(self) -> None:
         """Let go of the pipeline, and of what is kept."""
@@ -106,15 +124,16 @@ class ModelStore:
         if not loras:
             return
         names = [f"lora{number}" for number in range(len(loras))]
-        for name, lora in zip(names, loras, strict=True):
-            try:
+        try:
+            for name, lora in zip(names, loras, strict=True):
                 self._pipeline.load_lora_weights(lora.name, adapter_name=name)
-            except ImportError:
-                raise
-            except Exception as error:  # diffusers and peft raise all kinds of a file that does not fit
-                self._pipeline.unload_lora_weights()
-                raise KontextError(f"{lora.name} could not be loaded: {first_line(error)}", "lora") from None
-        self._pipeline.set_adapters(names, [lora.weight for lora in loras])
+                # diffusers only warns of a file that has nothing for this model.
+                if name not in {one for some in self._pipeline.get_list_adapters().values() for one in some}:
+                    raise KontextError(f"{lora.name} has nothing for a FLUX.1 transformer", "lora")
+            self._pipeline.set_adapters(names, [lora.weight for lora in loras])
+        except BaseException:  # or the next rows would have those that were loaded first
+            self._pipeline.unload_lora_weights()
+            raise
         self._loras = loras
         if _changes_texts(self._pipeline):
             self.prompts.clear()

@@ -32,7 +32,7 @@ class Models:
         self._checkpoints: dict[str, Entry] = {}
         self._loras: dict[str, Entry] = {}
         self._unknown: set[tuple[str, str]] = set()
-        self._selected = ""
+        self._selected: str | None = None
 
     def forget(self) -> None:
         """Ask again: the server was restarted. The checkpoint that was selected at first stays the default."""
@@ -41,17 +41,12 @@ class Models:
         self._unknown.clear()
 
     def selected(self) -> Entry:
-        """Return the checkpoint that was selected there when this was first asked.
+        """Return the checkpoint that was selected there when this, or ``checkpoint``, was first called.
 
         Raises:
             UnknownModel: none is.
         """
-        if not self._selected:
-            name = self._client.options().get("sd_model_checkpoint")
-            if not name:
-                raise UnknownModel("none is selected at the server, and none is given", "checkpoint")
-            self._selected = str(name)
-        return self.checkpoint(self._selected)
+        return self.checkpoint("")
 
     def checkpoint(self, name: str) -> Entry:
         """Return a checkpoint by its title, name, file name or hash; the selected one for an empty name.
@@ -59,8 +54,11 @@ class Models:
         Raises:
             UnknownModel: the server has no such file.
         """
+        if self._selected is None:  # in any case: the request for a row may select another
+            self._selected = str(self._client.options().get("sd_model_checkpoint") or "")
+        name = name or self._selected
         if not name:
-            return self.selected()
+            raise UnknownModel("none is selected at the server, and none is given", "checkpoint")
         return self._find("checkpoint", name, self._checkpoints, self._client.checkpoints, _checkpoint_names)
 
     def lora(self, name: str) -> str:

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import astuple
 from typing import Any
 
 from lib_fluxkontext import __version__
@@ -68,6 +69,7 @@ class RowMaker:
         for row in rows:
             record = read_record(self._folder.record_path(row.key)) if self._folder.is_done(row.key) else None
             if record is not None:
+                record["number"] = row.number  # it may have been made from another manifest
                 results.append((DONE, to_json(record).decode()))
             else:
                 todo.append(row)
@@ -101,7 +103,12 @@ class RowMaker:
         return FAILED, to_json(record).decode()
 
     def _ready_worker(self) -> Worker:
-        """Build the worker with the first row: an error in a constructor would be retried by Ray for ever."""
+        """Build the worker with the first row: an error in a constructor would be retried by Ray for ever.
+
+        Raises:
+            KontextError: no node could go on like this: another version, a wrong address, a checkpoint that cannot be.
+            WorkerLost: this node's server does not serve.
+        """
         if self._worker is None:
             if self._version != __version__:
                 versions = f"Flux Kontext {__version__} is installed, and {self._version} where the batch was started"
@@ -115,10 +122,15 @@ class RowMaker:
             from lib_fluxkontext.hosts.forge_api.worker import ForgeWorker
 
             worker = ForgeWorker(self._options.forge.replace("{gpu}", _card()), self._options.auth)
-            worker.check()
+            try:
+                worker.check()
+            except KontextError as error:  # this node's server: those of others may do, and this one may come later
+                raise WorkerLost(str(error)) from None
             return worker
         from lib_fluxkontext.hosts.diffusers.batch import DiffusersWorker
+        from lib_fluxkontext.hosts.diffusers.loader import check_checkpoint
 
+        check_checkpoint(*astuple(self._options.loading))
         return DiffusersWorker(self._options.loading)
 
     @staticmethod
