@@ -104,7 +104,8 @@ class PipelineSampling:
         """
         if timestep.dtype == torch.float32:
             return timestep
-        exact = self._scheduler.timesteps[self._step].to(timestep.device, torch.float32) / TRAINING_TIMESTEPS
+        timesteps: Tensor = self._scheduler.timesteps
+        exact = timesteps[self._step].to(timestep.device, torch.float32) / TRAINING_TIMESTEPS
         return exact.expand(timestep.shape)
 
     def step_ended(self, pipeline: Any, index: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
