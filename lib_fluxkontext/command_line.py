@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import NoReturn, TypeAlias
 
@@ -43,6 +45,9 @@ def guarded(work: Callable[[], int], wrong: Callable[[KontextError], str], inter
         return INTERRUPTED
     except ImportError as error:
         print_error(f"{error}; install {install}")
+        return FAILED
+    except sqlite3.Error as error:  # of its temporary files
+        print_error(f"{first_line(error)}: make room in {tempfile.gettempdir()}, or set TMPDIR to another folder")
         return FAILED
     except (RuntimeError, OSError, ValueError) as error:
         print_error(f"{type(error).__name__}: {first_line(error)}")

@@ -34,6 +34,13 @@ _SYSTEM_FONTS = (
 )
 """Tried for letters that Pillow's own font does not have."""
 
+_CJK_FONTS = (
+    *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "DroidSansFallbackFull.ttf", "wqy-microhei.ttc"),
+    *("msyh.ttc", "simsun.ttc", "meiryo.ttc", "YuGothM.ttc", "malgun.ttf"),
+    *("PingFang.ttc", "Hiragino Sans GB.ttc", "STHeiti Light.ttc", "AppleSDGothicNeo.ttc"),
+)
+"""Linux', Windows' and macOS' fonts of many megabytes, opened for letters that none of the others has."""
+
 
 def draw(comparison: Comparison) -> Image.Image:
     """Draw the grid.
@@ -152,8 +159,13 @@ def _font(size: int, text: str) -> _Font:
     own = _own_font(size)
     if all(map(own.covers, letters)):
         return own
-    candidates = [own, *_system_fonts(size)]
-    return max(candidates, key=lambda font: sum(map(font.covers, letters)))
+    candidates = [own]
+    for names in (_SYSTEM_FONTS, _CJK_FONTS):
+        candidates += _system_fonts(names, size)
+        best = max(candidates, key=lambda font: sum(map(font.covers, letters)))
+        if all(map(best.covers, letters)):
+            break
+    return best
 
 
 @cache
@@ -166,9 +178,9 @@ def _own_font(size: int) -> _Font:
 
 
 @cache
-def _system_fonts(size: int) -> list[_Font]:
+def _system_fonts(names: tuple[str, ...], size: int) -> list[_Font]:
     fonts = []
-    for name in _SYSTEM_FONTS:
+    for name in names:
         with suppress(OSError, ImportError):
             font = ImageFont.truetype(name, size)
             fonts.append(_Font(font, _coverage(font)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lib_fluxkontext.batch.columns import MAX_ROWS
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.images.files import is_picture, pictures_in, unreadable
+from lib_fluxkontext.images.files import file_order, is_picture, pictures_in, unreadable
 from lib_fluxkontext.settings import IMAGE_FIELDS, PRESET_FIELDS, describe
 
 PAIRINGS = ("pair", "cross")
@@ -33,7 +34,17 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 def grid_size(lists: Mapping[str, Sequence[Any]]) -> int:
     """Count what ``multiply`` yields."""
-    return math.prod(len(values) for values in lists.values())
+    return math.prod(map(_length, lists.values()))
+
+
+def counted(number: int) -> str:
+    """Write a number of rows with commas; of one that nobody could count, that it is large."""
+    return f"{number:,}" if number <= sys.maxsize else f"more than {sys.maxsize:,}"
+
+
+def _length(values: Sequence[Any]) -> int:
+    """Count values; ``len`` has no number for a range that no memory could hold."""
+    return -((values.start - values.stop) // values.step) if isinstance(values, range) else len(values)
 
 
 def multiply(lists: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -79,7 +90,8 @@ class ImageExpander:
             values: column → value, of which only the images' are read.
 
         Raises:
-            KontextError: no path, a glob or a folder without pictures, ``images`` beside ``image1``.
+            KontextError: no path, a glob or a folder without pictures, ``images`` beside ``image1``, or a name that
+                is not UTF-8.
         """
         given = {name: values[name] for name in (*IMAGE_FIELDS, "images") if values.get(name) is not None}
         if "images" in given and "image1" in given:
@@ -109,6 +121,7 @@ class ImageExpander:
                 raise KontextError(f"{text}: {unreadable(error, name).reason}", name) from None
         if name == "images":
             raise KontextError(f"got {describe(text)}; allowed: a glob or a folder; one picture is image1", name)
+        _check_names([path], name)
         return Files((path,), False)
 
     def _one_file(self, text: str) -> str | None:
@@ -125,10 +138,22 @@ class ImageExpander:
             # The manifest's folder may have brackets in its own name.
             pattern = os.path.join(glob.escape(self._folder), os.path.expanduser(text))
             found = glob.iglob(pattern, recursive=True)
-            files = sorted({os.path.normpath(file) for file in found if is_picture(os.path.basename(file))})
+            named = {os.path.normpath(file) for file in found if is_picture(os.path.basename(file))}
+            files = sorted(named, key=file_order)
         if not files:
             raise KontextError(f"no pictures in {describe(text)}", name)
+        _check_names(files, name)
         return files
+
+
+def _check_names(paths: Sequence[str], column: str) -> None:
+    """Refuse bytes that are no UTF-8, as Linux allows in names: neither JSON nor SQLite has a place for them."""
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            raise KontextError(f"{shown}: its name is not UTF-8; rename it", column) from None
 
 
 def combine(files: Mapping[str, Files], pairing: object) -> Iterator[dict[str, str]]:
@@ -157,5 +182,5 @@ def combine(files: Mapping[str, Files], pairing: object) -> Iterator[dict[str, s
             yield {name: paths[index if name in sets else 0] for name, paths in lists.items()}
         return
     if grid_size(lists) > MAX_ROWS:
-        raise KontextError(f"{counts} make {grid_size(lists):,} rows; at most {MAX_ROWS:,}", "pairing")
+        raise KontextError(f"{counts} make {counted(grid_size(lists))} rows; at most {MAX_ROWS:,}", "pairing")
     yield from multiply(lists)

@@ -7,6 +7,7 @@ is done when its JSON is there: the picture is renamed into place first.
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import os
 import time
@@ -19,11 +20,12 @@ import psutil
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from lib_fluxkontext.batch.identity import KEY_DIGITS
 from lib_fluxkontext.batch.record import FailedRecord, Record, make_failed_record, make_record, to_json
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Failed, Made
 from lib_fluxkontext.errors import KontextError, first_line
-from lib_fluxkontext.replaced_file import HOST, PART, part_path, replaced
+from lib_fluxkontext.replaced_file import HOST, MACHINE, PART, part_path, replaced, unlink
 
 THUMBNAIL_SIDE = 128
 """Pixels."""
@@ -33,6 +35,9 @@ PART_AGE_SECONDS = 600
 that share a folder may differ by minutes."""
 
 _FAILED = ".failed.json"
+
+_LONGEST = len(os.path.join("pictures", "ab", "0" * KEY_DIGITS + _FAILED))
+"""Characters of the longest path that is written in the folder."""
 
 
 class OutputFolder:
@@ -52,12 +57,11 @@ class OutputFolder:
         """Create the folder, and delete what killed runs left half-written.
 
         Raises:
+            KontextError: its path is too long for the files in it.
             OSError: it cannot be created, or not be written to.
         """
         self.pictures.mkdir(parents=True, exist_ok=True)
-        probe = part_path(self.path / "probe")  # the time of ``pictures`` tells when a row last came
-        probe.touch()
-        probe.unlink()
+        self._probe()
         for folder in (self.path, *self._subfolders()):
             for entry in os.scandir(folder):
                 if entry.name.endswith(".part") and _is_left_over(entry):
@@ -105,8 +109,8 @@ class OutputFolder:
         record = make_record(row, infotext, made.report, made.seconds, made.made_by, small)
         self._write(self.picture_path(row.key), save)
         self._write(self.record_path(row.key), lambda file: file.write(to_json(record)))
-        with suppress(FileNotFoundError):  # it had failed before
-            self.failed_path(row.key).unlink()
+        with suppress(OSError):  # it had failed before; a failure that stays counts for nothing beside the record
+            unlink(self.failed_path(row.key))
         return record
 
     def write_failure(self, row: Row, failed: Failed, made_by: str) -> FailedRecord:
@@ -118,6 +122,21 @@ class OutputFolder:
         record = make_failed_record(row, failed.reason, failed.field, made_by)
         self._write(self.failed_path(row.key), lambda file: file.write(to_json(record)))
         return record
+
+    def _probe(self) -> None:
+        """Write a file whose path is as long as any in the folder: Windows allows 259 characters."""
+        probe = part_path(self.path / "probe")  # not in ``pictures``, whose time tells when a row last came
+        probe = probe.with_name(probe.name.rjust(_LONGEST, "."))
+        try:
+            probe.touch()
+        except OSError as error:
+            # Of a path that is too long, Windows says that there is no such file. The folder is there by now.
+            if isinstance(error, FileNotFoundError) or error.errno == errno.ENAMETOOLONG:
+                reason = f"a path of {len(str(self.path.absolute()))} characters is too long for the files in it"
+                raise KontextError(f"{reason}; choose a shorter one", "output") from None
+            raise
+        with suppress(OSError):  # the next start deletes it
+            unlink(probe)
 
     def _subfolders(self) -> list[Path]:
         if not self.pictures.is_dir():
@@ -163,7 +182,8 @@ def _is_left_over(entry: os.DirEntry[str]) -> bool:
     match = PART.fullmatch(entry.name)
     if match is None:
         return False
-    if match["host"] == HOST and (int(match["pid"]) == os.getpid() or not psutil.pid_exists(int(match["pid"]))):
+    process = int(match["pid"])
+    if match["host"] in (HOST, MACHINE) and (process == os.getpid() or not psutil.pid_exists(process)):
         return True
     with suppress(OSError):
         return time.time() - entry.stat().st_mtime > PART_AGE_SECONDS

@@ -6,6 +6,7 @@ A manifest, so that everything is validated as in a batch, and so that a batch c
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Place:
     """A place in the grid, in a person's words.
 
     Attributes:
-        checkpoint: name without folder; empty for the worker's own.
+        checkpoint: name without folder, and without ending where no other has the same; empty for the worker's own.
         lora: as in a manifest, without folders; empty for none.
         steps: sampler steps.
         cache: ``"off"``, ``"0.14"`` or ``"fast"``.
@@ -93,16 +94,23 @@ def cache_values(name: str) -> dict[str, Any]:
 
 
 def make_grid(
-    options: GridOptions, folder: Path, small_model: bool, default_checkpoint: str | None, local_models: bool
+    options: GridOptions,
+    folder: Path,
+    small_model: bool,
+    default_checkpoint: str | None,
+    *,
+    local_models: bool = True,
+    nf4: bool = False,
 ) -> list[Cell]:
     """Write the manifest of a grid, and return its cells; the uncached ones are added where they are missing.
 
     Args:
         options: what to compare.
         folder: that the manifest is written to.
-        small_model: see ``validate.rows_of``, as are the next two.
+        small_model: see ``validate.rows_of``, as are the others that follow.
         default_checkpoint: see there.
         local_models: see there.
+        nf4: see there.
 
     Raises:
         KontextError: a value that is not allowed; its field is the column.
@@ -112,20 +120,23 @@ def make_grid(
         if not path.is_file():
             raise KontextError(f"no such file: {path}", "image")
     caches = list(dict.fromkeys([OFF, *(name.lower() for name in options.caches)]))
+    checkpoints = _checkpoint_names(options.checkpoints or ("",))
+    loras = {lora: _short_loras(lora) for lora in options.loras or (NO_LORA,)}
+    for column, names in (("checkpoint", checkpoints), ("lora", loras)):
+        if len(set(names.values())) < len(names):
+            raise KontextError("two of them have the same name; rename one, or leave one out", column)
     local = (lambda name: str(Path(name).absolute())) if local_models else str
     lines: list[tuple[Place, dict[str, Any]]] = []
-    for checkpoint in options.checkpoints or ("",):
-        for lora in options.loras or (NO_LORA,):
-            for steps in options.steps:
+    for checkpoint in checkpoints:
+        for lora in loras:
+            for steps in dict.fromkeys(options.steps):
                 for cache in caches:
-                    place = Place(_short(checkpoint), _short_loras(lora), steps, cache)
+                    place = Place(checkpoints[checkpoint], loras[lora], steps, cache)
                     lines.append((place, _values(options, checkpoint and local(checkpoint), lora, local, steps, cache)))
-    if len({place for place, _ in lines}) < len(lines):
-        raise KontextError("two of them have the same name; rename one, or leave one out", "checkpoint")
     path = folder / MANIFEST_NAME
     path.write_text("".join(json.dumps(values, ensure_ascii=False) + "\n" for _, values in lines), encoding="utf-8")
     cells = []
-    for row in rows_of(path, small_model, default_checkpoint, local_models=local_models):
+    for row in rows_of(path, small_model, default_checkpoint, local_models=local_models, nf4=nf4):
         if isinstance(row, RowError):
             raise KontextError(row.reason, row.field)
         cells.append(Cell(lines[row.line - 1][0], row))
@@ -142,9 +153,21 @@ def _values(options: GridOptions, checkpoint: str, lora: str, local: Any, steps:
     return values
 
 
+def _checkpoint_names(checkpoints: Sequence[str]) -> dict[str, str]:
+    """Return what each checkpoint is called: without its folder, and without its ending where that tells enough."""
+    names = {checkpoint: _short(checkpoint) for checkpoint in checkpoints}
+    counts = Counter(names.values())
+    return {checkpoint: name if counts[name] == 1 else _last(checkpoint) for checkpoint, name in names.items()}
+
+
+def _last(name: str) -> str:
+    """Return a model's name without its folder."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
 def _short(name: str) -> str:
     """Return a model's name without its folder and its ending."""
-    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    last = _last(name)
     for ending in (".safetensors", ".gguf"):
         last = last.removesuffix(ending)
     return last

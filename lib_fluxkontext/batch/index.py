@@ -20,7 +20,7 @@ from pathlib import Path
 from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.index_entry import default_columns, note_line, to_line
 from lib_fluxkontext.batch.record import FailedRecord, Record, read_failed_record, read_record
-from lib_fluxkontext.replaced_file import part_path
+from lib_fluxkontext.replaced_file import part_path, replace
 from lib_fluxkontext.settings import CUSTOM, PRESET_FIELDS
 
 ROWS_A_PAGE = 2000
@@ -162,7 +162,7 @@ class IndexWriter:
                     if (self._folder / following).exists():
                         new.write(note_line({"next": following}))
         if not sound:
-            part.replace(path)
+            replace(part, path)
         return len(kept)
 
     def _begin_page(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,12 @@ def _report(report: Mapping[str, Any]) -> dict[str, object] | None:
 
 
 def _link(path: str, folder: Path) -> str:
-    """Return an address that a page in ``folder`` reaches a file by."""
-    try:
+    """Return an address that a page in ``folder`` reaches a file by; empty where there is none."""
+    with suppress(ValueError):  # another drive
         return quote(Path(os.path.relpath(path, folder)).as_posix())
-    except ValueError:  # another drive
+    with suppress(ValueError):  # another system's path, of a folder that was copied or is shared
         return Path(path).as_uri()
+    return ""
 
 
 def lora_text(loras: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib_fluxkontext.batch.index import IndexWriter
 from lib_fluxkontext.batch.record import FailedRecord, Record
-from lib_fluxkontext.batch.table import write_tables
+from lib_fluxkontext.batch.table import Tables, not_written
 
 TABLE_SECONDS = 180.0
 """Between two writings of the tables, at least."""
@@ -30,8 +30,8 @@ class Overviews:
     """
 
     def __init__(self, folder: Path, total: int) -> None:
-        self._folder = folder
         self._index = IndexWriter(folder, total)
+        self._tables = Tables(folder)
         self._thread: threading.Thread | None = None
         self._next = time.monotonic()  # at once: what they need is imported while the first row is made
 
@@ -49,23 +49,33 @@ class Overviews:
         self._thread = threading.Thread(target=self._write_tables, daemon=True)
         self._thread.start()
 
-    def close(self, ended: bool) -> None:
+    def close(self, ended: bool) -> list[str]:
         """Write all to the end.
 
         Args:
             ended: whether all rows are done or failed.
 
-        Raises:
-            OSError: the disk is full, say.
+        Returns:
+            A line for each file that could not be written, with what to do.
         """
         if self._thread is not None:
             self._thread.join()
-        self._index.close(ended)
-        write_tables(self._folder)
+        wrong = []
+        try:
+            self._index.close(ended)
+        except OSError as error:
+            wrong.append(not_written("index.html", error))
+        try:
+            wrong += self._tables.write(always=True)
+        except OSError as error:
+            wrong.append(not_written("results.csv", error))
+        return wrong
 
     def _write_tables(self) -> None:
         start = time.monotonic()
-        with suppress(OSError):  # the next picture, or the end, says it
-            write_tables(self._folder)
-        now = time.monotonic()
-        self._next = now + max(TABLE_SECONDS, (now - start) / TABLE_SHARE)
+        try:
+            with suppress(Exception):  # the end says it, and pictures come first
+                self._tables.write()
+        finally:
+            now = time.monotonic()
+            self._next = now + max(TABLE_SECONDS, (now - start) / TABLE_SHARE)

@@ -74,7 +74,10 @@ class Plan:
     def __init__(self, batch_size: int = 1, share: tuple[int, int] = (1, 1)) -> None:
         self._batch_size = batch_size
         self._share = share
-        self._folder = tempfile.TemporaryDirectory(prefix="kontext-batch-")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="kontext-batch-",
+            ignore_cleanup_errors=True,  # a scanner may have it open on Windows
+        )
         self._lock = threading.Lock()
         self._database = sqlite3.connect(Path(self._folder.name) / "plan.sqlite", check_same_thread=False)
         # It is thrown away after a crash anyway.

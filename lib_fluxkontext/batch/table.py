@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import io
 import json
 import os
 import sqlite3
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -20,6 +23,7 @@ from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.index_entry import lora_text
 from lib_fluxkontext.batch.measures import Measures, measure
 from lib_fluxkontext.batch.record import FailedRecord, Record, is_failed, read_failed_record, read_record
+from lib_fluxkontext.errors import first_line
 from lib_fluxkontext.replaced_file import replaced
 from lib_fluxkontext.settings import IMAGE_FIELDS, default_of
 
@@ -27,6 +31,11 @@ CSV_NAME, PARQUET_NAME = "results.csv", "results.parquet"
 
 ROW_GROUP = 2_000
 """Rows of the Parquet file that are in memory at a time, some megabytes of JSON."""
+
+Writer = Callable[[Path, Iterable[list[Any]]], None]
+"""Writes a table's file, given its rows."""
+
+_AGAIN = "start the same command again"
 
 _MEASURES: dict[str, type] = {
     field.name: next(kind for kind in (int, float, str) if str(field.type).startswith(kind.__name__))
@@ -60,31 +69,80 @@ COLUMNS: dict[str, type] = {
 """Column → type of its values; a value may be missing. Sizes are in pixels, memory in bytes, times in seconds."""
 
 
-def write_tables(folder: Path) -> None:
-    """Write the tables anew, in the manifest's order, unless nothing has changed; the Parquet file where pyarrow is.
-
-    Memory does not grow with the number of rows.
+class Tables:
+    """Writes the tables of a folder, each independently of the other.
 
     Args:
         folder: of the batch.
-
-    Raises:
-        OSError: the folder cannot be written to.
     """
-    writers: dict[str, Callable[[Path, Iterable[list[Any]]], None]] = {CSV_NAME: _write_csv}
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._counted: Counter[bool] | None = None  # rows done and failed when they were last written
+
+    def write(self, always: bool = False) -> list[str]:
+        """Write the tables anew, in the manifest's order; the Parquet file where pyarrow is.
+
+        Memory does not grow with the number of rows.
+
+        Args:
+            always: also those for which nothing seems to have changed.
+
+        Returns:
+            A line for each table that could not be written, with what to do.
+
+        Raises:
+            OSError: the records cannot be listed.
+        """
+        changed = _last_change(self._folder)
+        counted = Counter(done for _, done in OutputFolder(self._folder).states())
+        always = always or (self._counted is not None and counted != self._counted)
+        writers = {
+            name: write for name, write in _writers().items() if always or _time_of(self._folder / name) != changed
+        }
+        wrong = self._write(writers, changed) if writers else []
+        if not wrong:
+            self._counted = counted
+        return wrong
+
+    def _write(self, writers: Mapping[str, Writer], changed: int) -> list[str]:
+        wrong: dict[str, str] = {}
+        left = list(writers)
+        try:
+            with closing(sqlite3.connect("")) as rows:  # a temporary file: it sorts what need not fit into memory
+                rows.execute("CREATE TABLE rows (number INTEGER, key TEXT, line TEXT)")
+                rows.executemany("INSERT INTO rows VALUES (?, ?, ?)", _numbered_rows(self._folder))
+                for name, write in writers.items():
+                    sorted_rows = rows.execute("SELECT line FROM rows ORDER BY number, key")
+                    try:
+                        with replaced(self._folder / name) as part:
+                            write(part, (json.loads(line) for (line,) in sorted_rows))
+                            os.utime(part, ns=(changed, changed))
+                    except (OSError, ImportError, ValueError) as error:  # Arrow's, too
+                        wrong[name] = not_written(name, error)
+                    left.remove(name)
+        except sqlite3.Error as error:
+            reason = f"{first_line(error)}: make room in {tempfile.gettempdir()} and {_AGAIN}"
+            wrong |= {name: f"{name} could not be written: {reason}" for name in left}
+        return list(wrong.values())
+
+
+def _writers() -> dict[str, Writer]:
+    writers: dict[str, Writer] = {CSV_NAME: _write_csv}
     if importlib.util.find_spec("pyarrow") is not None:
         writers[PARQUET_NAME] = _write_parquet
-    changed = _last_change(folder)
-    if all(_time_of(folder / name) == changed for name in writers):
-        return
-    with closing(sqlite3.connect("")) as rows:  # a temporary file: it sorts what need not fit into memory
-        rows.execute("CREATE TABLE rows (number INTEGER, key TEXT, line TEXT)")
-        rows.executemany("INSERT INTO rows VALUES (?, ?, ?)", _numbered_rows(folder))
-        for name, write in writers.items():
-            sorted_rows = rows.execute("SELECT line FROM rows ORDER BY number, key")
-            with replaced(folder / name) as part:
-                write(part, (json.loads(line) for (line,) in sorted_rows))
-            os.utime(folder / name, ns=(changed, changed))
+    return writers
+
+
+def not_written(name: str, error: Exception) -> str:
+    """Say that a file of a batch could not be written, why, and what to do."""
+    remedy = _AGAIN
+    if isinstance(error, PermissionError):  # Excel lets nobody else write what it shows
+        remedy = f"close it elsewhere and {_AGAIN}"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = f"make room on the disk and {_AGAIN}"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+    return f"{name} could not be written: {reason}; {remedy}"
 
 
 def flatten(record: Record | FailedRecord) -> dict[str, Any]:
@@ -142,7 +200,8 @@ def _write_parquet(path: Path, rows: Iterable[list[Any]]) -> None:
 
 
 def _last_change(folder: Path) -> int:
-    """Return when a record last came or went: a folder's time is that of the last file in it that did."""
+    """Return when a record last came or went: a folder's time is that of the last file in it that did. On exFAT and
+    FAT32 it is that of the folder's own making."""
     pictures = OutputFolder(folder).pictures
     if not pictures.is_dir():
         return _time_of(folder) or 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lib_fluxkontext.batch.columns import MAX_ROWS, RawRow
-from lib_fluxkontext.batch.expand import grid_size, merge, multiply
+from lib_fluxkontext.batch.expand import counted, grid_size, merge, multiply
 from lib_fluxkontext.batch.row import RowError
 from lib_fluxkontext.errors import KontextError, first_line
 from lib_fluxkontext.settings import describe, unknown_name
@@ -125,7 +125,7 @@ class _Reader:
         lists = self._lists(grid)
         yield from self._reported()
         if grid_size(lists) > MAX_ROWS:
-            yield RowError(grid.line, "grid", f"makes {grid_size(lists):,} pictures; at most {MAX_ROWS:,}")
+            yield RowError(grid.line, "grid", f"makes {counted(grid_size(lists))} pictures; at most {MAX_ROWS:,}")
             return
         if "rows" not in sections:
             if "grid" in sections:

@@ -6,12 +6,15 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, guarded, print_error
 from lib_fluxkontext.commands.batch_workers import WorkerOptions, default_checkpoint, local_workers, row_check, run_ray
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions, add_load_options, quiet_libraries
+
+if TYPE_CHECKING:
+    from lib_fluxkontext.batch.estimate import Estimate
 
 SHOWN_ERRORS = 50
 """Mistakes of a manifest that are printed; the rest is counted."""
@@ -64,6 +67,10 @@ def _batch(options: argparse.Namespace) -> int:
     from lib_fluxkontext.batch.plan import Plan
 
     quiet_libraries(small_model=options.checkpoint is None)
+    if options.ray is not None:  # other nodes work in other folders
+        for name in ("manifest", "output", "checkpoint", "base"):
+            path = getattr(options, name)
+            setattr(options, name, path and path.absolute())
     where = WorkerOptions(
         LoadOptions.from_namespace(options), options.batch_size, options.forge or [], options.auth, options.ray,
         options.actors,
@@ -78,11 +85,21 @@ def _batch(options: argparse.Namespace) -> int:
         plan.mark(folder.states(), options.retry_failed)
         plan.arrange(options.limit)
         if options.dry_run:
-            workers = max(1, len(where.forge))
-            print("\n".join(estimate(plan, folder, options.run_log).lines(workers)))
+            print("\n".join(_estimated(estimate(plan, folder, options.run_log), where)))
             return DONE
         folder.prepare()
         return _run(plan, folder, where)
+
+
+def _estimated(found: Estimate, where: WorkerOptions) -> list[str]:
+    """Say what an estimate has found, its time divided among those that work at once."""
+    workers = len(where.forge)
+    if where.ray is not None:  # how many cards a cluster has, nobody has asked it yet
+        workers = where.actors[1] if where.actors is not None else 1
+    lines = found.lines(max(1, min(workers, found.to_do)))
+    if found.seconds is not None and where.ray is not None and where.actors is None:
+        lines[-1] += ", on one card"
+    return lines
 
 
 def _add_rows(plan: Any, manifest: Path, where: WorkerOptions) -> int:
@@ -92,7 +109,7 @@ def _add_rows(plan: Any, manifest: Path, where: WorkerOptions) -> int:
 
     check, mistakes = row_check(where), 0
     default = default_checkpoint(where)
-    for row in rows_of(manifest, where.small_model, default, local_models=not where.forge):
+    for row in rows_of(manifest, where.small_model, default, local_models=not where.forge, nf4=where.loading.nf4):
         error = row if isinstance(row, RowError) else check(row)
         if error is not None:
             mistakes += 1
@@ -125,22 +142,27 @@ def _run(plan: Any, folder: Any, where: WorkerOptions) -> int:
         for worker in workers:
             worker.close()
     after = plan.counts()
-    overviews.close(ended=after.to_do == 0)
-
     seconds = time.monotonic() - start
     print(f"Made: {result.made:,} of {before.to_do:,} in {duration(seconds)}")
     if after.failed:
         print(f"Failed: {after.failed:,}; index and records say why, --retry-failed makes them again")
     if workers and result.made:
         print(_counted(workers))
-    print(f"Index: {folder.path / 'index.html'}")
+    print(f"Index: {folder.path / 'index.html'}", flush=True)
+    code = FAILED if after.failed else DONE
     if result.stopped is not None:
         print_error(result.stopped)
-        return FAILED
-    if result.interrupted:
+        code = FAILED
+    elif result.interrupted:
         print_error(f"interrupted; {after.to_do:,} are still to do: start again to go on")
+        code = INTERRUPTED
+    try:
+        for line in overviews.close(ended=after.to_do == 0):
+            print_error(line)
+    except KeyboardInterrupt:
+        print_error("interrupted; the tables are not up to date: start again to write them")
         return INTERRUPTED
-    return FAILED if after.failed else DONE
+    return code
 
 
 def _fraction(workers: Sequence[Any]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,15 @@ def _compare(options: argparse.Namespace) -> int:
         caches=_parts(options.cache, "cache"),
         common=_common(options),
     )
-    cells = make_grid(grid, folder.path, where.small_model, default_checkpoint(where), local_models=not where.forge)
+    cells = make_grid(
+        grid,
+        folder.path,
+        where.small_model,
+        default_checkpoint(where),
+        local_models=not where.forge,
+        nf4=where.loading.nf4,
+    )
+    _check_checkpoints(where, cells)
     check = row_check(where)
     for cell in cells:
         if (error := check(cell.row)) is not None:
@@ -137,6 +145,20 @@ def _compare(options: argparse.Namespace) -> int:
     if result.failed:
         print_error(f"{result.failed} pictures could not be made; the page says why")
     return FAILED if result.failed else DONE
+
+
+def _check_checkpoints(where: WorkerOptions, cells: Sequence[Any]) -> None:
+    """Check what a checkpoint needs.
+
+    Raises:
+        KontextError: its field is the option at fault, which may be another than the checkpoint's.
+    """
+    if where.forge:
+        return
+    from lib_fluxkontext.hosts.diffusers.loader import check_checkpoint
+
+    for checkpoint in dict.fromkeys(cell.row.checkpoint for cell in cells if cell.row.checkpoint):
+        check_checkpoint(*astuple(replace(where.loading, checkpoint=where.loading.path_for(checkpoint))))
 
 
 def _write(folder: Path, cells: Sequence[Any], images: Sequence[Path]) -> None:

@@ -28,11 +28,12 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run ``convert`` and return the exit code."""
+    extras = "convert,diffusers" if options.lora else "convert"
     return guarded(
         lambda: _convert(options),
         lambda error: _wrong(error, options),
         "interrupted; start again to go on",
-        'what this needs: pip install -e ".[convert]"',
+        f'what this needs: pip install -e ".[{extras}]"',
     )
 
 

@@ -49,7 +49,7 @@ def gguf_header(entries: Iterable[Entry], fields: dict[str, MetadataField], targ
     """
     from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, GGUFWriter, LlamaFileType
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a scanner may have it open on Windows
         path = Path(folder) / "header"
         writer = GGUFWriter(path, ARCHITECTURE)
         writer.add_quantization_version(GGML_QUANT_VERSION)

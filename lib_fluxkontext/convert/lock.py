@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.replaced_file import unlink
+
+_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+"""Errors for a lock that another process has. Any other says that the drive has no locks."""
+
+_ATTEMPTS = 20
+"""At a lock whose file was deleted by its last owner meanwhile."""
 
 if sys.platform == "win32":
     import msvcrt
@@ -17,25 +25,15 @@ if sys.platform == "win32":
     _FAR = 2**30
     """Where the byte lies that is locked; Windows lets nobody else read what is."""
 
-    def _lock(file: BinaryIO) -> bool:
+    def _take(file: BinaryIO) -> None:
         file.seek(_FAR)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # a file system without locks
-            pass
-        return True
+    def _take(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -54,8 +52,9 @@ def locked(path: Path, busy: str) -> Iterator[Callable[[], None]]:
     def delete() -> None:
         nonlocal deleted
         deleted = True
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        if os.name != "nt":
+            with suppress(OSError):
+                unlink(path)
 
     file = _open_locked(path, busy)
     try:
@@ -64,19 +63,31 @@ def locked(path: Path, busy: str) -> Iterator[Callable[[], None]]:
         file.close()
         # Windows deletes no file that is open; anywhere else it might be another process's by now.
         if deleted and os.name == "nt":
-            delete()
+            with suppress(OSError):
+                unlink(path)
 
 
 def _open_locked(path: Path, busy: str) -> BinaryIO:
-    while True:
+    for attempt in range(1, _ATTEMPTS + 1):
         file = path.open("ab")
         try:
             if not _lock(file):
                 raise KontextError(busy, "out")
             with suppress(FileNotFoundError):  # its last owner has deleted it meanwhile
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+                if same or attempt == _ATTEMPTS:  # some network drives number a file anew whenever they are asked
                     return file
         except BaseException:
             file.close()
             raise
         file.close()
+    raise KontextError(busy, "out")
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Return whether this process may go on; it may where the drive has no locks."""
+    try:
+        _take(file)
+    except OSError as error:
+        return error.errno not in _BUSY
+    return True

@@ -16,7 +16,7 @@ from lib_fluxkontext.convert.containers import alignment_of, header_of
 from lib_fluxkontext.convert.formats import Format, choose
 from lib_fluxkontext.convert.lora import Lora, LoraFile
 from lib_fluxkontext.convert.plan import Item, make_plan
-from lib_fluxkontext.convert.source import FIELD, Source, open_source
+from lib_fluxkontext.convert.source import Source, open_source, unreachable
 from lib_fluxkontext.convert.stream import Report, StreamedFile, note_of, part_of, same_file
 from lib_fluxkontext.errors import KontextError
 
@@ -133,7 +133,7 @@ class Conversion:
 
         Raises:
             KontextError: a tensor that cannot be converted; nothing is left.
-            OSError: as the disk has it; starting again goes on.
+            OSError: as the disks have it; starting again goes on.
         """
         start = time.monotonic()
         source_bytes = self._source.bytes
@@ -142,13 +142,17 @@ class Conversion:
 
 
 def _identity(source: Source, target: Format, request: ConvertRequest) -> dict[str, Any]:
-    """Return what the output's bytes depend on."""
+    """Return what the output's bytes depend on.
+
+    Raises:
+        OSError: a file cannot be reached now, which does not mean that it has changed.
+    """
 
     def stamp(path: Path) -> list[str | int]:
         try:
             stat = path.stat()
         except OSError as error:
-            raise KontextError(f"{path}: {error.strerror}", FIELD) from None
+            raise unreachable(path, error) from None
         return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
 
     return {

@@ -46,16 +46,26 @@ class StoredTensor:
         """Read bytes ``start`` to ``stop`` of the tensor. A mapped file would count as resident memory.
 
         Raises:
-            KontextError: the file ends before them, or cannot be read.
+            KontextError: the file ends before them.
+            OSError: it cannot be read now.
         """
         count = (self.bytes if stop is None else stop) - start
+        data = np.empty(count, np.uint8)
         try:
-            data = np.fromfile(self.path, np.uint8, count, offset=self.offset + start)
+            # ``np.fromfile`` would not tell a drive's error from the end of the file.
+            with self.path.open("rb") as file:
+                file.seek(self.offset + start)
+                read = file.readinto(data.data)
         except OSError as error:
-            raise KontextError(f"{self.path.name}: {error.strerror or 'cannot be read'}", FIELD) from None
-        if data.size != count:
+            raise unreachable(self.path, error) from None
+        if read != count:
             raise KontextError(f"{self.path.name} has become shorter while it was read", FIELD)
         return data
+
+
+def unreachable(path: Path, error: OSError) -> OSError:
+    """Return the error for a file that was read before: a drive or a share may be gone for a moment."""
+    return OSError(f"{path}: {error.strerror or 'cannot be read'}; start again to go on")
 
 
 @dataclass(frozen=True)

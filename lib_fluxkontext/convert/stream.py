@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from lib_fluxkontext.convert.lock import locked
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.replaced_file import is_held, replace, unlink
 
 SYNC_BYTES = 64 * 2**20
 """Written between two calls of fsync. After a power failure the file's last bytes may be zeros, so going on drops
 everything that may have been written since the last call."""
+
+MAPPED = 1224
+"""Windows' error for a file that a program has mapped into its memory, as Forge does with a checkpoint."""
 
 Report = Callable[[int], object]
 """Is told how many bytes were written."""
@@ -119,8 +123,8 @@ class StreamedFile:
 
         Raises:
             KontextError: from a piece, or what it is made from has changed meanwhile: nothing is left then. Or
-                another process writes it.
-            OSError: as the disk has it, or a file has taken its place; what is whole stays, to go on with.
+                another process writes it; or its place is taken by a file that is in use: it stays, to go on with.
+            OSError: as the disk has it, or a file has taken its place; what is whole stays likewise.
         """
         part = part_of(self._out)
         # Two would cut off each other's bytes, and the first to end would put a file with holes in its place.
@@ -129,19 +133,31 @@ class StreamedFile:
                 self._write(report)
             except KontextError:
                 with suppress(OSError):
-                    part.unlink(missing_ok=True)
+                    unlink(part)
                 delete_note()
                 raise
             if self._out.exists() and not self._overwrite:
                 raise FileExistsError(f"{self._out} exists by now; start again with --overwrite to replace it")
-            part.replace(self._out)
+            try:
+                replace(part, self._out)
+            except OSError as error:
+                raise self._not_replaced(error) from None
             delete_note()
+
+    def _not_replaced(self, error: OSError) -> Exception:
+        if not is_held(error) and getattr(error, "winerror", None) != MAPPED:
+            return error
+        if not os.access(self._out, os.W_OK):  # Windows has one error for both
+            what = f"{self._out} is write-protected; make it writable"
+        else:
+            what = f"{self._out} is in use by another program; close it"
+        return KontextError(f"{what} and start the same command again: what is converted is kept", "out")
 
     def _write(self, report: Report) -> None:
         done, position = self.written()
         part, note = part_of(self._out), note_of(self._out)
         if not done:
-            part.unlink(missing_ok=True)  # first, or it would seem to be made from what the note says
+            unlink(part)  # first, or it would seem to be made from what the note says
             note.write_text(self._note, encoding="utf-8")
         with part.open("r+b" if done else "wb") as file:
             file.truncate(position)

@@ -58,12 +58,18 @@ def unreadable(error: OSError, name: str) -> KontextError:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder, not in those below it, sorted by name; hidden files are none.
+    """Return the pictures in a folder, not in those below it, in ``file_order``; hidden files are none.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    return sorted(file for file in folder.iterdir() if is_picture(file.name))
+    return sorted((file for file in folder.iterdir() if is_picture(file.name)), key=file_order)
+
+
+def file_order(path: Path | str) -> str:
+    """Return what files are sorted by: the path as it is written, or a folder and a glob would pair other pictures on
+    Windows, whose ``Path`` objects are compared without regard to case."""
+    return str(path)
 
 
 def is_picture(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,14 @@ from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.grid import Cell, GridOptions, make_grid
 from lib_fluxkontext.batch.validate import rows_of
 from lib_fluxkontext.batch.worker import Failed, Made
+from lib_fluxkontext.command_line import WRONG_REQUEST
 from lib_fluxkontext.commands.compare import WarmWorker
+from lib_fluxkontext.commands.main import main
 from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.hosts.diffusers import loader
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
+from lib_fluxkontext.text_values import parse_number
 from tests.support.batch_rows import ScriptedWorker, a_row
 
 GREY, LIGHTER = (100, 100, 100), (110, 110, 110)
@@ -70,6 +75,7 @@ def test_the_grid_has_every_combination_and_the_uncached_one(tmp_path: Path, pho
         ({"steps": ["many"]}, "steps", "a whole number"),
         ({"images": [Path("nowhere.png")]}, "image", "no such file: nowhere.png"),
         ({"checkpoints": ["a/dev.gguf", "b/dev.gguf"]}, "checkpoint", "two of them have the same name"),
+        ({"loras": ["a/turbo.safetensors", "b/turbo.safetensors"]}, "lora", "two of them have the same name"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -79,6 +85,69 @@ def test_what_cannot_be_compared_is_refused(
         grid(tmp_path, photo, **values)
     assert raised.value.field == name
     assert reason in raised.value.reason
+
+
+def test_what_is_given_twice_is_made_once(tmp_path: Path, photo: Path) -> None:
+    steps = [parse_number(text) for text in ("20", "20", "10", "20.0")]
+    cells = grid(tmp_path, photo, steps=steps, checkpoints=["dev", "dev"], loras=["turbo", "turbo"])
+    assert [cell.place.steps for cell in cells] == [20, 10]
+
+
+def test_checkpoints_with_one_name_keep_their_endings(tmp_path: Path, photo: Path) -> None:
+    cells = grid(tmp_path, photo, checkpoints=["a/dev.gguf", "dev.safetensors", "q4.gguf"])
+    assert [cell.place.checkpoint for cell in cells] == ["dev.gguf", "dev.safetensors", "q4"]
+
+
+def test_a_file_without_its_base_names_the_option_that_is_missing(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("flip_evaluator")
+
+    def check(checkpoint: Path | None, base: Path | None, *others: object) -> None:
+        if checkpoint is not None and base is None:
+            raise KontextError("needed beside a single file", "base")
+
+    monkeypatch.setattr(loader, "check_checkpoint", check)
+    checkpoint = tmp_path / "dev.gguf"
+    checkpoint.touch()
+    options = ["--prompt", "hug", "--image", photo, "--checkpoint", checkpoint, "--output", tmp_path / "out"]
+    assert main(["compare", *map(str, options)]) == WRONG_REQUEST
+    assert capsys.readouterr().err == "error: --base: needed beside a single file\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "installed", "wanted"),
+    [
+        ("猫を抱きしめる", "msyh.ttc", "msyh.ttc"),
+        ("猫を抱きしめる", "NotoSansCJK-Regular.ttc", "NotoSansCJK-Regular.ttc"),
+        ("고양이", "malgun.ttf", "malgun.ttf"),
+        ("зимой", "DejaVuSans.ttf", "DejaVuSans.ttf"),
+        ("winter", "DejaVuSans.ttf", None),
+        ("猫", "none", None),
+    ],
+)
+def test_a_font_is_opened_that_has_the_texts_letters(
+    monkeypatch: pytest.MonkeyPatch, text: str, installed: str, wanted: str | None
+) -> None:
+    opened: list[str] = []
+
+    def truetype(name: str, size: int) -> SimpleNamespace:
+        opened.append(name)
+        if name != installed:
+            raise OSError("cannot open resource")
+        return SimpleNamespace(name=name)
+
+    comparison_picture._own_font(18)  # as it is
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    monkeypatch.setattr(comparison_picture, "_coverage", lambda font: lambda letter: True)
+    comparison_picture._system_fonts.cache_clear()
+    try:
+        font = comparison_picture._font(18, text)
+    finally:
+        comparison_picture._system_fonts.cache_clear()
+    assert getattr(font.font, "name", None) == wanted
+    large = set(comparison_picture._CJK_FONTS)
+    assert bool(large & set(opened)) == (wanted != "DejaVuSans.ttf" and text != "winter")
 
 
 def report(seconds: float, reused: int, card: bool) -> dict[str, Any]:

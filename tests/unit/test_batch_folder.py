@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,9 +23,10 @@ from lib_fluxkontext.batch.record import read_failed_record, read_record, row_fr
 from lib_fluxkontext.batch.row import Lora
 from lib_fluxkontext.batch.worker import Failed, Made
 from lib_fluxkontext.errors import KontextError
-from lib_fluxkontext.replaced_file import HOST
+from lib_fluxkontext.replaced_file import HOST, MACHINE, part_path
 from lib_fluxkontext.settings import KontextSettings
 from tests.support.batch_rows import a_row
+from tests.support.held_files import hold, windows_error
 
 ROW = a_row(
     7,
@@ -98,12 +100,12 @@ def test_done_replaces_failed(output: OutputFolder) -> None:
 def test_only_what_killed_runs_left_is_swept(output: OutputFolder) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = HOST
     subfolder = output.picture_path(ROW.key).parent
     subfolder.mkdir()
     parts = {
-        "killed": subfolder / f".a.png.{here}.{ended.pid}.part",
-        "at work": subfolder / f".a.png.{here}.{os.getppid()}.part",
+        "killed": subfolder / f".0a1b2c3d.{MACHINE}.{ended.pid}.part",
+        "killed, of an earlier version": subfolder / f".a.png.{HOST}.{ended.pid}.part",
+        "at work": subfolder / f".0a1b2c3d.{MACHINE}.{os.getppid()}.part",
         "of another machine": subfolder / f".a.json.other.{ended.pid}.part",
         "of another machine, long ago": subfolder / f".b.json.other.{ended.pid}.part",
         "somebody else's": subfolder / "download.part",
@@ -113,7 +115,60 @@ def test_only_what_killed_runs_left_is_swept(output: OutputFolder) -> None:
     old = time.time() - PART_AGE_SECONDS - 5
     os.utime(parts["of another machine, long ago"], (old, old))
     output.prepare()
-    assert {name for name, path in parts.items() if not path.exists()} == {"killed", "of another machine, long ago"}
+    gone = {name for name, path in parts.items() if not path.exists()}
+    assert gone == {"killed", "killed, of an earlier version", "of another machine, long ago"}
+
+
+@pytest.mark.parametrize("winerror", [32, None])
+def test_a_failure_that_cannot_be_deleted_ends_no_run(
+    output: OutputFolder, monkeypatch: pytest.MonkeyPatch, winerror: int | None
+) -> None:
+    output.write_failure(ROW, Failed("no cat", "image1"), "here")
+    hold(monkeypatch, "unlink", ".failed.json", windows_error(winerror))
+    output.write(ROW, MADE)
+    assert output.is_done(ROW.key)
+    assert sorted(output.states()) == [(ROW.key, False), (ROW.key, True)]
+
+
+def test_what_was_just_written_may_be_held_for_a_moment(output: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = hold(monkeypatch, "replace", ".json", windows_error(), times=3)
+    output.write(ROW, MADE)
+    assert len(tried) == 4
+    assert output.is_done(ROW.key)
+
+
+def test_a_path_that_is_too_long_is_found_before_the_first_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows opens no path over a limit, and says that there is no such file."""
+    output = OutputFolder(tmp_path / "out", durable=False)
+    longest = max(len(str(path)) for path in (output.failed_path(ROW.key), part_path(output.failed_path(ROW.key))))
+    touch, opened = Path.touch, Path.open
+
+    def limited(limit: int) -> None:
+        def check(path: Path) -> None:
+            if len(str(path)) > limit:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+        def limited_touch(path: Path) -> None:
+            check(path)
+            touch(path)
+
+        def limited_open(path: Path, *arguments: Any, **options: Any) -> Any:
+            check(path)
+            return opened(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "touch", limited_touch)
+        monkeypatch.setattr(Path, "open", limited_open)
+
+    limited(longest)
+    output.prepare()
+    output.write_failure(ROW, Failed("no cat", "image1"), "here")
+    output.write(ROW, MADE)
+    limited(longest - 1)
+    with pytest.raises(KontextError, match="too long for the files in it; choose a shorter one") as caught:
+        output.prepare()
+    assert caught.value.field == "output"
 
 
 def test_damaged_and_later_records_are_none(output: OutputFolder) -> None:

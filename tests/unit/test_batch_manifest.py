@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from lib_fluxkontext.batch.validate import rows_of
+from lib_fluxkontext.images.files import pictures_in
 from lib_fluxkontext.settings import PRESETS, KontextSettings
 from tests.support.manifests import fill, read
 
@@ -75,6 +77,23 @@ def test_a_grid_multiplies_with_the_last_name_fastest(folder: Path) -> None:
     assert [row.number for row in rows] == list(range(1, 19))
     for row, preset in ((rows[0], "Off"), (rows[3], "Fast")):
         assert {name: getattr(row.settings, name) for name in PRESETS[preset]} == PRESETS[preset]
+
+
+class _WindowsFolder:
+    """A folder there, as far as it is listed."""
+
+    def iterdir(self) -> list[PureWindowsPath]:
+        return [PureWindowsPath("D:\\cats", name) for name in ("a.png", "B.png", "c.png", "D.png")]
+
+
+def test_a_folder_and_a_glob_have_one_order_on_windows_too(folder: Path) -> None:
+    """``Path`` objects of Windows are compared without regard to case, texts are not."""
+    listed = [file.name for file in pictures_in(_WindowsFolder())]  # type: ignore[arg-type]
+    for name in listed:
+        shutil.copy(folder / "a.png", folder / "none" / name)
+    (rows, errors) = read(folder, "a.csv", "prompt,image1\nhug,none/*.png\n")
+    assert errors == []
+    assert [row.images[0].name for row in rows] == listed == ["B.png", "D.png", "a.png", "c.png"]
 
 
 def test_a_preset_replaces_what_a_weaker_level_says_of_the_cache(folder: Path) -> None:

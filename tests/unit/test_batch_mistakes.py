@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,8 @@ def test_all_mistakes_of_a_row_are_reported_at_once(folder: Path) -> None:
         ("a.yaml", "rows: {prompt: hug}\n", [(1, "rows")]),
         ("a.yaml", "grid:\n  prompt: [hug]\n  seed: []\n  steps: [[1]]\n", [(3, "seed"), (4, "steps")]),
         ("a.yaml", "grid: {prompt: [hug], seed: {from: 1, to: 99999999}}\n", [(1, "grid")]),
+        ("a.yaml", "grid: {prompt: [hug], seed: {from: 1, to: 99999999999999999999}}\n", [(1, "grid")]),
+        ("a.yaml", f"grid: {{prompt: [hug], seed: {{from: 1, to: {'9' * 4000}}}}}\n", [(1, "grid")]),
         ("a.yaml", "grid: {prompt: [hug], seed: {from: 9, to: 1}}\n", [(1, "seed")]),
         ("a.yaml", "rows:\n- prompt: hug\n  seed: 1\ngrid: {seed: [1]}\n", [(3, "seed")]),
         ("a.yaml", "&a [*a]\n", [(1, None)]),
@@ -154,6 +158,16 @@ def test_a_broken_file_is_reported_by_its_lines(
     _, errors = read(folder, name, content)
     assert places(errors) == expected, [str(error) for error in errors]
     assert all("\n" not in str(error) and len(str(error)) < 1000 for error in errors)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are Unicode")
+@pytest.mark.parametrize("images", ["cats", "cats/*.jpg"])
+def test_a_name_that_is_not_utf_8_is_a_mistake_of_its_row(folder: Path, images: str) -> None:
+    (folder / "cats" / os.fsdecode(b"\xff.jpg")).write_bytes((folder / "cats" / "0.jpg").read_bytes())
+    rows, errors = read(folder, "a.csv", f"prompt,image1\nhug,{images}\nsit,a.png\n")
+    assert [row.line for row in rows] == [3]
+    assert places(errors) == [(2, "image1")]
+    assert errors[0].reason.endswith("/cats/\\xff.jpg: its name is not UTF-8; rename it")
 
 
 def test_a_mistake_in_a_grid_is_reported_once(folder: Path) -> None:

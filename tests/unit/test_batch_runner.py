@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tempfile
 import threading
 import time
 from itertools import pairwise
@@ -14,11 +15,13 @@ import pytest
 from PIL import Image
 
 from lib_fluxkontext.batch.folder import OutputFolder
+from lib_fluxkontext.batch.plan import Plan
 from lib_fluxkontext.batch.row import Lora, Row
 from lib_fluxkontext.batch.runner import DROPPING, FINISHING, Runner
 from lib_fluxkontext.batch.worker import Failed, Made, NullWorker, Outcome, WorkerLost
 from lib_fluxkontext.settings import KontextSettings
 from tests.support.batch_rows import ScriptedWorker, Told, a_row, arranged, some_rows
+from tests.support.held_files import hold, windows_error
 
 
 @pytest.fixture
@@ -230,6 +233,14 @@ def changes(groups: list[list[Row]], what: object) -> int:
     """Count how often something changes from row to row."""
     values = [what(row) for group in groups for row in group]
     return sum(one != other for one, other in pairwise(values))
+
+
+def test_a_plan_that_a_scanner_holds_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as scanner:
+        tried = hold(scanner, "unlink", "plan.sqlite", windows_error())
+        Plan().close()
+    assert tried
 
 
 def test_equal_rows_are_made_once_and_shares_are_disjoint() -> None:

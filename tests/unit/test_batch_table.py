@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
+import importlib.util
+import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,13 @@ from PIL import Image
 from lib_fluxkontext.batch import table
 from lib_fluxkontext.batch.folder import OutputFolder
 from lib_fluxkontext.batch.row import Lora, Row
-from lib_fluxkontext.batch.table import COLUMNS, write_tables
+from lib_fluxkontext.batch.table import COLUMNS, Tables
 from lib_fluxkontext.batch.worker import Failed, Made
 from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 from tests.support.batch_rows import a_row, some_rows
+from tests.support.held_files import hold, windows_error
 
 PROMPT = 'the "woman", the cat;\nand иней'
 
@@ -47,7 +52,7 @@ def lines(files: OutputFolder) -> list[dict[str, str]]:
 
 
 def test_rows_stand_in_the_manifests_order_with_what_they_asked_for_and_cost(files: OutputFolder) -> None:
-    write_tables(files.path)
+    assert Tables(files.path).write() == []
     failed, full, bare = lines(files)
     assert list(full) == list(COLUMNS)
     assert [row["number"] for row in (failed, full, bare)] == ["2", "3", "10"]
@@ -76,7 +81,7 @@ def test_rows_stand_in_the_manifests_order_with_what_they_asked_for_and_cost(fil
 def test_parquet_has_the_same_with_types(files: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(table, "ROW_GROUP", 2)
-    write_tables(files.path)
+    assert Tables(files.path).write() == []
     file = parquet.ParquetFile(files.path / "results.parquet")
     assert file.num_row_groups == 2
     rows = file.read().to_pylist()
@@ -86,15 +91,82 @@ def test_parquet_has_the_same_with_types(files: OutputFolder, monkeypatch: pytes
     assert rows[0]["seconds"] is None
 
 
+def inodes(files: OutputFolder) -> dict[Path, int]:
+    """Which files the tables are; another one after each writing."""
+    return {path: path.stat().st_ino for path in files.path.glob("results.*")}
+
+
 def test_they_are_written_anew_when_something_changed_and_only_then(files: OutputFolder) -> None:
-    write_tables(files.path)
-    before = {path: path.stat().st_ino for path in files.path.glob("results.*")}
-    write_tables(files.path)
-    assert {path: path.stat().st_ino for path in before} == before
+    Tables(files.path).write()
+    before = inodes(files)
+    Tables(files.path).write()
+    assert inodes(files) == before
     for row in some_rows(1):
         write(files, row)
-    write_tables(files.path)
+    Tables(files.path).write()
     assert [row["number"] for row in lines(files)] == ["1", "2", "3", "10"]
     files.record_path(a_row(10).key).unlink()
-    write_tables(files.path)
+    Tables(files.path).write()
     assert [row["number"] for row in lines(files)] == ["1", "2", "3"]
+
+
+def test_they_are_up_to_date_where_folders_keep_their_time(
+    files: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On exFAT and FAT32 a folder's time is that of its making."""
+    monkeypatch.setattr(table, "_last_change", lambda folder: 10**18)
+    tables = Tables(files.path)
+    tables.write()
+    before = inodes(files)
+    tables.write()
+    assert inodes(files) == before
+    write(files, a_row(1))
+    tables.write()
+    assert [row["number"] for row in lines(files)] == ["1", "2", "3", "10"]
+    write(files, a_row(2))  # which had failed: as many records as before
+    tables.write()
+    assert {row["state"] for row in lines(files)} == {"done"}
+    files.record_path(a_row(10).key).unlink()
+    write(files, a_row(11))
+    tables.write(always=True)  # at the end
+    assert [row["number"] for row in lines(files)] == ["1", "2", "3", "11"]
+
+
+def test_a_table_that_is_open_in_excel_costs_the_other_nothing(
+    files: OutputFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(files.path)
+    tables.write()
+    before, text = inodes(files), (files.path / "results.csv").read_bytes()
+    write(files, a_row(1))
+    with monkeypatch.context() as excel:
+        hold(excel, "replace", "results.csv", windows_error(32))
+        assert tables.write() == [
+            "results.csv could not be written: The process cannot access the file; "
+            "close it elsewhere and start the same command again"
+        ]
+    assert (files.path / "results.csv").read_bytes() == text
+    changed = {path.name for path, inode in inodes(files).items() if before[path] != inode}
+    assert changed == ({"results.parquet"} if importlib.util.find_spec("pyarrow") else set())
+    assert not list(files.path.glob("*.part"))
+    assert tables.write() == []
+    assert len(lines(files)) == 4
+
+
+def test_a_full_disk_is_said_with_what_to_do(files: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(monkeypatch, "replace", "results.csv", OSError(errno.ENOSPC, "No space left on device"))
+    (line,) = Tables(files.path).write()
+    assert line.endswith(
+        "results.csv could not be written: No space left on device; make room on the disk and start the same command "
+        "again"
+    )
+
+
+def test_a_full_temporary_folder_is_named(files: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    said = Tables(files.path).write()
+    assert said[0].startswith("results.csv could not be written: database or disk is full: make room in ")
+    assert all(tempfile.gettempdir() in line for line in said)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import sys
+import tempfile
 import webbrowser
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 import dev
 from examples import demo
-from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST
+from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, WRONG_REQUEST, guarded
 from lib_fluxkontext.commands.main import main
 
 DESKTOP = ("CI", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION")
@@ -27,6 +29,15 @@ def test_a_console_without_the_characters_shows_others(monkeypatch: pytest.Monke
     print("1024×1024 – done")
     console.flush()
     assert b"1024?1024" in written.getvalue() or encoding == "cp1251"
+
+
+def test_a_full_temporary_folder_is_one_line_that_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    assert guarded(work, str, "interrupted", "nothing") == FAILED
+    room = f"make room in {tempfile.gettempdir()}, or set TMPDIR to another folder"
+    assert capsys.readouterr().err == f"error: database or disk is full: {room}\n"
 
 
 @pytest.fixture

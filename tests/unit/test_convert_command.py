@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from lib_fluxkontext.commands.main import main
 from lib_fluxkontext.convert.run import Conversion
@@ -93,3 +94,17 @@ def test_a_missing_library_is_named_with_what_to_install(
     assert code == 1
     assert 'pip install -e ".[convert]"' in errors
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_without_diffusers_a_lora_needs_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    lora = tmp_path / "turbo.safetensors"
+    save_file({"a.lora_A.weight": torch.ones(1, 1)}, lora)
+    monkeypatch.setitem(sys.modules, "diffusers.loaders.lora_pipeline", None)
+    arguments = [SMALL_MODEL, tmp_path / "out.gguf", "--format", "Q8_0", "--lora", f"{lora}:1"]
+    code, _, errors = run(capsys, *arguments)
+    assert code == 1
+    assert 'pip install -e ".[convert,diffusers]"' in errors

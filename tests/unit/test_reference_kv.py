@@ -196,25 +196,6 @@ def test_memory_that_runs_out_in_a_step_is_given_back_and_the_step_repeated(erro
     assert reference_kv.notes == [OUT_OF_MEMORY]
 
 
-def test_a_step_repeated_for_want_of_memory_reuses_nothing_of_its_first_try() -> None:
-    """The first image ran on cached references and was stored when memory ran out at the second."""
-    model, reference_kv, cache = SmallFluxTransformer(), refresh_every(4), FirstBlockCache(FirstBlockConfig(0.01))
-    session = small_session(model, Caches(cache, reference_kv))
-    run_step(session, model, inputs(), 0, samples=["a"])
-    both = moved(inputs(batch=2), [0.5, 0.5], 0.4)
-    runs: list[int] = []
-
-    def at_the_second(*_: object) -> None:
-        runs.append(1)
-        if len(runs) == 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    model.single_blocks[1].register_forward_pre_hook(at_the_second)
-    output, call = run_step(session, model, both, 1, samples=["a", "b"])
-    assert kinds(call) == ["full", "full"]
-    assert torch.equal(output, run(model, both, 1, None)[0])
-
-
 def test_another_failure_is_passed_on_and_leaves_no_trace() -> None:
     model, arguments = SmallFluxTransformer(), inputs()
     attention = small_flux.attention_function

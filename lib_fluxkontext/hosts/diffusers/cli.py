@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 it broke, 2 the request is wrong, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,7 @@ from lib_fluxkontext.images.pair import picture_pair
 from lib_fluxkontext.job import Job, default_size, default_sizing, parse_size
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.page import report_page
-from lib_fluxkontext.replaced_file import replaced
+from lib_fluxkontext.replaced_file import part_path, replace, unlink
 from lib_fluxkontext.settings import KontextSettings, preset_values
 from lib_fluxkontext.text_values import parse_number
 
@@ -84,7 +85,7 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     rows = {name: str(value) for name, value in fields.items()}
     pair = picture_pair(references[0], settings, result.image) if references else None
     page = report_page(job.prompt or "(no prompt)", result.image, captioned, result.report, rows, pair)
-    write_atomically(
+    written = write_atomically(
         {
             image_path: lambda file: result.image.save(file, "PNG", pnginfo=metadata),
             page_path: lambda file: file.write(page.encode()),
@@ -93,8 +94,11 @@ def _generate(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     print(text.summary(result.report))
     if result.report.memory is not None:
         print(f"Memory: {text.memory_peak(result.report)}")
-    print(f"Picture: {image_path}")
-    print(f"Report:  {page_path}")
+    for path, place in written.items():
+        if place != path:
+            print(f"{path} could not be replaced, it may be open elsewhere; the new one is {place.name} beside it")
+    print(f"Picture: {written[image_path]}")
+    print(f"Report:  {written[page_path]}")
     return DONE
 
 
@@ -132,17 +136,45 @@ def _output_paths(image: Path | None) -> tuple[Path, Path]:
     return image, image.with_suffix(".html")
 
 
-def write_atomically(files: Mapping[Path, Callable[[BinaryIO], object]]) -> None:
+def write_atomically(files: Mapping[Path, Callable[[BinaryIO], object]]) -> dict[Path, Path]:
     """Write to temporary files and rename all at the end, so that a failure leaves no half-written file.
 
     Args:
         files: each file's path, and what writes it.
+
+    Returns:
+        Where each is: under a free name beside its path where the file that is there cannot be replaced, as when
+        another program shows it.
+
+    Raises:
+        OSError: the disk is full, say.
     """
-    with ExitStack() as parts:
+    parts = {path: part_path(path) for path in files}
+    try:
         for path, write in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with parts.enter_context(replaced(path)).open("wb") as file:
+            with parts[path].open("wb") as file:
                 write(file)
+        return {path: _put_in_place(part, path) for path, part in parts.items()}
+    except BaseException:
+        for part in parts.values():
+            with suppress(OSError):
+                unlink(part)
+        raise
+
+
+def _put_in_place(part: Path, path: Path) -> Path:
+    """Rename a finished file, and return its path."""
+    try:
+        replace(part, path)
+    except OSError:
+        if not path.exists():
+            raise
+        names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+        free = next(other for other in names if not other.exists())
+        replace(part, free)
+        return free
+    return path
 
 
 def _command_line_message(error: KontextError, paths: Sequence[Path]) -> str:
