@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,42 @@ def own_pipeline(weights: Weights) -> Any:
     return loaded
 
 
+@pytest.fixture(scope="module")
+def exact(pipeline: Any, woman: Reference, cat: Reference) -> np.ndarray:
+    """The picture of the small model's own weights."""
+    return picture(pipeline, [woman, cat])
+
+
+@dataclass
+class LargeModel:
+    """A model of 140 million parameters: its weights and their file, the folder of its other parts, its picture."""
+
+    weights: Weights
+    file: Path
+    base: Path
+    picture: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def large_model(woman: Reference, cat: Reference, tmp_path_factory: pytest.TempPathFactory) -> LargeModel:
+    folder = tmp_path_factory.mktemp("large")
+    weights = flux_transformer(hidden=512, depth=8, depth_single=16, head_dim=128)
+    shape = {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 4, "attention_head_dim": 128}
+    base = base_folder(folder / "base", {**shape, "axes_dims_rope": [16, 56, 56]})
+    file = folder / "flux.safetensors"
+    save_file(weights, file)
+    return LargeModel(weights, file, base, picture(load_pipeline(file, base=base, device="cpu"), [woman, cat]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_a_converted_file_makes_the_picture_of_the_reference_quantisation(
-    kind: str, woman: Reference, cat: Reference, pipeline: Any, tmp_path: Path
+    kind: str, woman: Reference, cat: Reference, exact: np.ndarray, tmp_path: Path
 ) -> None:
     suffix = REFERENCES[kind][0]
     file = convert(SMALL_MODEL, tmp_path / f"kontext.{suffix}", kind)
     made = picture(load_pipeline(file, base=SMALL_MODEL, device="cpu"), [woman, cat])
     wanted = picture(own_pipeline(to_diffusers(quantised(small_weights_in_bfl(), kind))), [woman, cat])
-    exact = picture(pipeline, [woman, cat])
     difference, quantisation = np.abs(made - wanted).mean(), np.abs(wanted - exact).mean()
     assert difference <= 1
     assert quantisation > 0, "this picture would not show a quantisation that is missing"
@@ -69,20 +96,16 @@ def test_a_converted_file_makes_the_picture_of_the_reference_quantisation(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "nf4", "fp8"])
 def test_a_converted_file_of_140_million_parameters_makes_the_picture_of_the_reference_quantisation(
-    kind: str, woman: Reference, cat: Reference, tmp_path: Path
+    kind: str, large_model: LargeModel, woman: Reference, cat: Reference, tmp_path: Path
 ) -> None:
-    weights = flux_transformer(hidden=512, depth=8, depth_single=16, head_dim=128)
-    shape = {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 4, "attention_head_dim": 128}
-    base = base_folder(tmp_path / "base", {**shape, "axes_dims_rope": [16, 56, 56]})
-    save_file(weights, tmp_path / "flux.safetensors")
-    save_file(quantised(weights, kind), tmp_path / "wanted.safetensors")
-    file = convert(tmp_path / "flux.safetensors", tmp_path / f"flux-140m.{REFERENCES[kind][0]}", kind)
-    made, wanted, exact = (
-        picture(load_pipeline(path, base=base, device="cpu"), [woman, cat])
-        for path in (file, tmp_path / "wanted.safetensors", tmp_path / "flux.safetensors")
+    save_file(quantised(large_model.weights, kind), tmp_path / "wanted.safetensors")
+    file = convert(large_model.file, tmp_path / f"flux-140m.{REFERENCES[kind][0]}", kind)
+    made, wanted = (
+        picture(load_pipeline(path, base=large_model.base, device="cpu"), [woman, cat])
+        for path in (file, tmp_path / "wanted.safetensors")
     )
     assert np.abs(made - wanted).mean() <= 1
-    assert np.abs(made - wanted).mean() < np.abs(wanted - exact).mean() / 2
+    assert np.abs(made - wanted).mean() < np.abs(wanted - large_model.picture).mean() / 2
 
 
 def test_scaled_fp8_is_loaded_with_its_scale(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.browser import browser_path
 from tests.support.forge_install import FORGE, HOSTS, NEO, Host
 from tests.support.forge_server import ForgeServer
-from tests.support.panel import PANEL
 from tests.support.photos import cat, woman
 
 FOLDER = Path(__file__).parent
@@ -119,24 +118,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     cat().save(folder / "cat.jpg")
     cat().resize((900, 40)).save(folder / "narrow.png")
     return {path.stem: path for path in folder.iterdir()}
-
-
-@pytest.fixture
-def folded_page(chromium: None, forge_page: ForgeServer) -> Iterator[ForgePage]:
-    """A fresh page with the panel folded."""
-    with open_browser(1400, 1600) as opened:
-        opened.open(forge_page.url)
-        yield opened
-        assert opened.errors == []
-
-
-@pytest.fixture
-def page(folded_page: ForgePage) -> ForgePage:
-    """A fresh page with the txt2img panel and its *Advanced* unfolded and four steps."""
-    folded_page.open_accordion(PANEL)
-    folded_page.open_accordion(f"{PANEL}_advanced")
-    folded_page.fill("txt2img_steps", 4)
-    return folded_page
 
 
 CACHED = {"cache": True, "cache_threshold": 0.65}

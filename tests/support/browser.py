@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, Request, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, Request, sync_playwright
 
 from tests.support.waiting import wait_until
 
@@ -25,29 +26,31 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 
-FINISHED = """([tab, before]) => {
+FINISHED = """([tab, before, patience]) => {
     const interrupt = document.getElementById(tab + '_interrupt');
     const running = interrupt && getComputedStyle(interrupt).display !== 'none';
-    if (running) { window.testIdleSince = 0; return false; }
+    if (running) { window.testIdleSince = 0; return null; }
     const image = document.querySelector(`#${tab}_gallery img`);
-    if (image && image.src !== before) return true;
+    if (image && image.src !== before) return 'a picture';
     window.testIdleSince = window.testIdleSince || Date.now();
-    return Date.now() - window.testIdleSince > 3000;
+    return Date.now() - window.testIdleSince > patience ? 'nothing' : null;
 }"""
-"""True when a new picture is in the gallery, or three seconds after a generation ended without one."""
+"""What a generation made: a picture when a new one is in the gallery, nothing so many milliseconds after it ended."""
 
 FINISHED_STRIP = ".fk-report:not(.fk-live) .fk-strip"
 """Numbers at a glance of a finished generation, in the panel's report."""
 
-SETTLED = """() => {
-    const values = [...document.querySelectorAll('input')].map(input => input.value).join();
-    if (values !== window.testValues) {
-        window.testValues = values;
-        window.testValuesSince = Date.now();
-    }
-    return Date.now() - window.testValuesSince > 1500;
-}"""
-"""True when no input of the page has changed for 1.5 seconds."""
+VALUES = "() => [...document.querySelectorAll('input')].map(input => input.value).join()"
+
+POLLING = 100
+"""Milliseconds between two looks at the page."""
+
+LOOKS_ANSWERED, LOOKS = 6, 15
+"""In so many looks in succession no input may have changed: where all of gradio's first events are known to be
+answered, and where they are not."""
+
+GRADIO = ("/queue/join", "/queue/data", "/run/")
+"""In the addresses of requests that belong to gradio's events; answers come in a stream from ``/queue/data``."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,55 @@ class ForgePage:
         self.errors: list[str] = []
         self.gallery_before: str | None = None
         self.report_before: str | None = None
+        self.opened = False
+        self.asking: set[Request] = set()
+        self.answers = 0
         page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._note_start)
+        for event in ("requestfinished", "requestfailed"):  # either side may close a stream
+            page.on(event, self._note_end)
+
+    def _note_start(self, request: Request) -> None:
+        if any(part in request.url for part in GRADIO):
+            self.asking.add(request)
+
+    def _note_end(self, request: Request) -> None:
+        if request in self.asking:
+            self.asking.remove(request)
+            self.answers += "/queue/data" in request.url
 
     def open(self, url: str, *, dark: bool = False, timeout: float = 90) -> None:
         """Open the page and wait until Gradio has built it and its initial events are over."""
+        if not self.opened:
+            self._forget(url)
+        self.opened = True
+        self.asking.clear()
+        self.answers = 0
         self.page.goto(f"{url}/?__theme={'dark' if dark else 'light'}", wait_until="domcontentloaded")
         self.page.wait_for_selector("#txt2img_generate", state="visible", timeout=timeout * 1000)
-        self.page.wait_for_function(SETTLED, timeout=timeout * 1000)
+        self.settle(timeout)
+
+    def _forget(self, url: str) -> None:
+        """Clear what other pages have stored for this server."""
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage,indexeddb"})
+        session.detach()
+
+    def settle(self, timeout: float = 30) -> None:
+        """Wait until no input of the page changes any more.
+
+        Looks are counted, not seconds: while the page is busy and cannot change anything, it does not answer either.
+        """
+        seen: list[tuple[str, int]] = []
+
+        def still() -> bool:
+            seen.append((self.page.evaluate(VALUES), self.answers))
+            looks = LOOKS_ANSWERED if self.answers and not self.asking else LOOKS
+            last = seen[-looks:]
+            return len(last) == looks and len(set(last)) == 1
+
+        self.wait_until(still, lambda: "the page's inputs to stay as they are", timeout)
 
     def element(self, elem_id: str) -> Locator:
         """Return the component with this ``elem_id``."""
@@ -138,21 +182,14 @@ class ForgePage:
 
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Wait until gradio has answered what the block triggers: until its stream ends, whichever side closes it."""
-        ended: list[str] = []
+        """Wait until gradio has answered what the block triggers: until a stream has ended and none is open."""
+        before = self.answers
+        yield
 
-        def note(request: Request) -> None:
-            if "/queue/data" in request.url:
-                ended.append(request.url)
+        def waiting() -> str:
+            return f"gradio's answer; {self.answers - before} came, open: {[request.url for request in self.asking]}"
 
-        for event in ("requestfinished", "requestfailed"):
-            self.page.on(event, note)
-        try:
-            yield
-            self.wait_until(lambda: bool(ended), lambda: "gradio's answer", 30)
-        finally:
-            for event in ("requestfinished", "requestfailed"):
-                self.page.remove_listener(event, note)
+        self.wait_until(lambda: self.answers > before and not self.asking, waiting, 30)
 
     def clear_image(self, elem_id: str) -> None:
         """Clear a picture component."""
@@ -173,21 +210,32 @@ class ForgePage:
         self.page.evaluate("window.testIdleSince = 0")
         self.click(f"{tab}_generate")
 
-    def wait_generation_done(self, tab: str = "txt2img", timeout: float = 120) -> None:
-        """Wait until the generation that :meth:`start_generation` began has ended and its result is shown."""
-        self.page.wait_for_function(FINISHED, arg=[tab, self.gallery_before], timeout=timeout * 1000)
+    def wait_generation_done(self, tab: str = "txt2img", timeout: float = 120, *, refused: bool = False) -> None:
+        """Wait until the generation that :meth:`start_generation` began has ended and its result is shown.
 
-    def generate(self, tab: str = "txt2img", timeout: float = 120) -> None:
-        """Generate and wait for the result."""
+        Args:
+            tab: where it runs.
+            timeout: in seconds.
+            refused: whether it must make no picture, instead of a new one.
+        """
+        arguments = [tab, self.gallery_before, 3000 if refused else 15000]
+        done = self.page.wait_for_function(FINISHED, arg=arguments, timeout=timeout * 1000, polling=POLLING)
+        assert done.json_value() == ("nothing" if refused else "a picture"), self.log(tab)
+
+    def generate(self, tab: str = "txt2img", timeout: float = 120, *, refused: bool = False) -> None:
+        """Generate and wait for the result: a new picture, or none if it must be refused."""
         self.start_generation(tab)
-        self.wait_generation_done(tab, timeout)
+        self.wait_generation_done(tab, timeout, refused=refused)
 
     def report(self, tab: str = "txt2img") -> Locator:
         """Wait for the panel's report of the generation that :meth:`start_generation` began, and return it."""
         strips = f"document.querySelectorAll('#{tab}_flux_kontext_report {FINISHED_STRIP}')"
         shown = f"[...{strips}].map(strip => strip.innerText)"
         self.page.wait_for_function(
-            f"before => {shown}.length === 1 && {shown}[0] !== before", arg=self.report_before, timeout=20000
+            f"before => {shown}.length === 1 && {shown}[0] !== before",
+            arg=self.report_before,
+            timeout=20000,
+            polling=POLLING,
         )
         return self.element(f"{tab}_flux_kontext_report")
 
@@ -205,15 +253,43 @@ class ForgePage:
         self.page.screenshot(path=str(path), full_page=full)
 
 
+OpenPage = Callable[[int, int], AbstractContextManager[ForgePage]]
+"""Opens an empty page of a width and height."""
+
+
 @contextmanager
-def open_browser(width: int = 1400, height: int = 1000) -> Iterator[ForgePage]:
-    """Open a browser with an empty page of this size; close it at the end."""
+def start_browser() -> Iterator[BrowserContext]:
+    """Start a browser with a profile of its own, whose cache its pages share; close it at the end.
+
+    Until then another cannot be started in the same thread, nor can asyncio run there.
+    """
     path = browser_path()
     if path is None:
         raise RuntimeError("no Chromium or Chrome was found on PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+    folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+    with folder as profile, sync_playwright() as playwright:
+        start = playwright.chromium.launch_persistent_context
+        context = start(profile, executable_path=path, headless=True, args=ARGUMENTS)
         try:
-            yield ForgePage(browser.new_page(viewport={"width": width, "height": height}))
+            yield context
         finally:
-            browser.close()
+            context.close()
+
+
+@contextmanager
+def new_page(context: BrowserContext, width: int = 1400, height: int = 1000) -> Iterator[ForgePage]:
+    """Open an empty page of this size that knows nothing of those before; close it at the end."""
+    context.clear_cookies()
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    try:
+        yield ForgePage(page)
+    finally:
+        page.close()
+
+
+@contextmanager
+def open_browser(width: int = 1400, height: int = 1000) -> Iterator[ForgePage]:
+    """Start a browser for one page of this size; close it at the end."""
+    with start_browser() as context, new_page(context, width, height) as page:
+        yield page

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +64,6 @@ class Host:
         if not self.python.exists():
             return f"the {self.title} that was found has no venv yet; start it once, or {hint}"
         return None
-
-    def has_bitsandbytes(self) -> bool:
-        """Return whether its Python has what loads NF4 weights."""
-        command = [self.python, "-c", "import bitsandbytes"]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 FORGE = Host(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.forge_server import ForgeServer
 from tests.support.images import encode_image
-from tests.support.payloads import HOOKS, first_pass, kontext, made, pixels, two_references
+from tests.support.payloads import HOOKS, difference, first_pass, kontext, made, pixels, two_references
 from tests.support.photos import woman, woman_base64
 
 STEPS = 12
@@ -15,33 +15,43 @@ STEPS = 12
 pytestmark = pytest.mark.both_hosts
 
 
+@pytest.fixture(scope="module")
+def plain(forge: ForgeServer) -> np.ndarray:
+    """The picture of a request without the extension."""
+    return pixels(made(forge))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("image1", woman_base64()[:20000]),
-        ("image2", "a cat on a mat"),
-        ("image1", ""),
-        ("image1", 12),
-        ("sizing", "crop"),
         ("cache_threshold", -1),
-        ("cache_threshold", "lots"),
-        ("cache_threshold", 1e9),
-        ("cache_warmup_steps", 0),
-        ("enabled", "yes"),
-        ("half_size", None),
         ("cache_treshold", 0.1),
-        ("init_image_as_reference", True),
+        *(
+            pytest.param(field, value, marks=pytest.mark.forge_only)  # what is valid does not depend on the host
+            for field, value in (
+                ("image2", "a cat on a mat"),
+                ("image1", ""),
+                ("image1", 12),
+                ("sizing", "crop"),
+                ("cache_threshold", "lots"),
+                ("cache_threshold", 1e9),
+                ("cache_warmup_steps", 0),
+                ("enabled", "yes"),
+                ("half_size", None),
+                ("init_image_as_reference", True),
+            )
+        ),
     ],
 )
 def test_an_invalid_request_is_refused_by_field_and_changes_nothing(
-    forge: ForgeServer, field: str, value: object
+    forge: ForgeServer, plain: np.ndarray, field: str, value: object
 ) -> None:
-    before = pixels(made(forge))
     result = forge.txt2img(**kontext(two_references(**{field: value})))
     assert result.status == 422
     assert result.reply["detail"].startswith(f"{field}: ")
     assert "\n" not in result.reply["detail"]
-    assert np.array_equal(before, pixels(made(forge)))
+    assert np.array_equal(plain, pixels(made(forge)))
 
 
 def test_a_local_url_is_refused_by_forges_settings(forge: ForgeServer) -> None:
@@ -88,6 +98,6 @@ def test_out_of_memory_while_encoding_falls_back_or_ends_with_the_reason(
     # Out of memory once, Forge encodes on tiles instead: the picture is made, but that latent is not cached.
     tiled = forge.txt2img(**kontext(uncached, **{HOOKS: {"encoder_out_of_memory": 1}}))
     again = made(forge, uncached)
-    assert pixels(tiled).shape == pixels(again).shape
+    assert difference(pixels(tiled), pixels(again)) < 0.25 * difference(fresh, pixels(again))
     assert first_pass(again)["references_encoded"] == 1
     assert np.array_equal(whole, pixels(made(forge, two_references(sizing="no change", image2=None))))

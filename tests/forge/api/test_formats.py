@@ -15,6 +15,7 @@ import pytest
 from lib_fluxkontext.settings import PRESETS
 from tests.support import checkpoint_files as files
 from tests.support.forge_server import ForgeServer
+from tests.support.host_modules import require_bitsandbytes
 from tests.support.payloads import difference, made, pixels, report, step_kinds, two_references
 from tests.support.selection import ONLINE, selected
 
@@ -94,8 +95,8 @@ def test_a_format_takes_references_caches_and_a_lora(forge: ForgeServer, name: s
     checkpoint = FORMATS[name]
     lora = checkpoint not in NO_LORA_ON_CPU
     say(record_property, forge, format=name, lora=lora)
-    if checkpoint in NEEDS_BITSANDBYTES and not forge.host.has_bitsandbytes():
-        pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
+    if checkpoint in NEEDS_BITSANDBYTES:
+        require_bitsandbytes(forge.host)
     log = len(forge.log_text())
     # Forge cannot merge a LoRA into K-quants, Q4_1, Q5_1 and BF16 of GGUF, and loses one merged into scaled FP8.
     with selected(forge, checkpoint, ONLINE_FP8 if checkpoint == files.FLUX_SCALED_FP8 else ONLINE):

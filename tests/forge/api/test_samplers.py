@@ -53,17 +53,19 @@ def test_forge_has_exactly_these_samplers(forge: ForgeServer) -> None:
 def test_a_sampler_takes_references_and_reuses_steps(forge: ForgeServer, sampler: str) -> None:
     plain = made(forge, sampler_name=sampler, **SMALL)
     assert pixels(plain).std() >= 1
-    without = made(forge, two_references(), sampler_name=sampler, **SMALL)
     if sampler != "DPM adaptive":  # hundreds of steps each time
+        without = made(forge, two_references(), sampler_name=sampler, **SMALL)
         measured = made(forge, two_references(cache=True, cache_threshold=1e-9), sampler_name=sampler, **SMALL)
         assert np.array_equal(pixels(without), pixels(measured))
-    assert difference(pixels(without), pixels(plain)) > 0.2
+        assert difference(pixels(without), pixels(plain)) > 0.2
     cached = made(
         forge,
         two_references(cache=True, cache_threshold=1.0, cache_compute_last=True, reference_refresh=4),
         sampler_name=sampler,
         **SMALL,
     )
+    if sampler == "DPM adaptive":
+        assert difference(pixels(cached), pixels(plain)) > 0.2
     kinds = step_kinds(cached)
     assert kinds[0] != "reused"
     assert "reused" in kinds

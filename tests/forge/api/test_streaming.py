@@ -14,6 +14,7 @@ import pytest
 from tests.support import checkpoint_files as files
 from tests.support.forge_install import NEO
 from tests.support.forge_server import ForgeServer, Result
+from tests.support.host_modules import require_bitsandbytes
 from tests.support.payloads import (
     HOOKS,
     difference,
@@ -62,8 +63,8 @@ def assert_streaming_changes_nothing(forge: ForgeServer, settings: dict[str, Any
 
 @pytest.mark.parametrize("checkpoint", [files.FLUX_BF16, *DETECTED])
 def test_streamed_and_resident_references_agree_in_every_format(forge: ForgeServer, checkpoint: str) -> None:
-    if checkpoint == files.FLUX_NF4 and not forge.host.has_bitsandbytes():
-        pytest.skip("Forge's Python has no bitsandbytes; install it there to run this test")
+    if checkpoint == files.FLUX_NF4:
+        require_bitsandbytes(forge.host)
     with selected(forge, checkpoint):
         plain = pixels(made(forge, **SAMPLING))
         every = pixels(made(forge, two_references(), **SAMPLING))

@@ -14,10 +14,12 @@ from tests.support.payloads import kontext, made, pixels, two_references
 from tests.support.photos import woman
 
 STEPS = 10
+"""So many that the cache reuses some."""
+
 NOTHING = (0, "", [])
 
 
-def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> Result:
+def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, steps: int = STEPS, **settings: Any) -> Result:
     """Make a plot that returns its grid and every cell; each axis is (label or 0, values, chosen values)."""
     _, scripts = forge.get("/sdapi/v1/script-info")
     xyz = next(script for script in scripts if script["name"] == "x/y/z plot" and not script["is_img2img"])
@@ -25,7 +27,7 @@ def plot(forge: ForgeServer, x: tuple, y: tuple = NOTHING, **settings: Any) -> R
     axes = [value for axis in (x, y, NOTHING) for value in (labels.index(axis[0]) if axis[0] else 0, *axis[1:])]
     rest = [False, True, False, False, False, False, False, *([0] if forge.host is NEO else []), 0, False]  # rows
     return forge.txt2img(
-        **kontext(two_references(**settings)), script_name="x/y/z plot", script_args=axes + rest, steps=STEPS
+        **kontext(two_references(**settings)), script_name="x/y/z plot", script_args=axes + rest, steps=steps
     )
 
 
@@ -55,9 +57,9 @@ def test_threshold_and_reference_refresh_make_each_cells_picture(forge: ForgeSer
 @pytest.mark.both_hosts
 def test_placement_and_stitch_make_each_cells_picture(forge: ForgeServer) -> None:
     x, y = ("[Kontext] placement", "", ["offset", "uxo"]), ("[Kontext] stitch", "", ["off", "row"])
-    found = cells(plot(forge, x, y))
+    found = cells(plot(forge, x, y, steps=4))
     expected = [
-        pixels(made(forge, two_references(placement=placement, stitch=stitch), steps=STEPS))
+        pixels(made(forge, two_references(placement=placement, stitch=stitch), steps=4))
         for stitch in ("off", "row")
         for placement in ("offset", "uxo")
     ]
@@ -69,7 +71,7 @@ def test_placement_and_stitch_make_each_cells_picture(forge: ForgeServer) -> Non
 
 def test_sizing_and_half_size_are_in_each_cells_infotext(forge: ForgeServer) -> None:
     x, y = ("[Kontext] sizing", "", ["to output", "no change"]), ("[Kontext] half size", "", ["True", "False"])
-    result = plot(forge, x, y)
+    result = plot(forge, x, y, steps=1)
     assert len(cells(result)) == 4
     texts = result.info["infotexts"][1:]
     assert ["Kontext sizing: no change" in text for text in texts] == [False, True, False, True]

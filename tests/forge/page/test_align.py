@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
-from tests.support.panel import PANEL
+from tests.support.panel import PANEL, check
 from tests.support.photos import woman
 
 pytestmark = pytest.mark.both_hosts
@@ -34,6 +34,7 @@ def saving(forge_page: ForgeServer) -> Iterator[None]:
 
 def generate(page: ForgePage, files: dict[str, Path], prompt: str) -> None:
     """Generate from the woman, and wait for the report."""
+    check(page, f"{PANEL}_half_size")
     page.drop_image(f"{PANEL}_image1", files["woman"])
     page.element("txt2img_prompt").locator("textarea").fill(prompt)
     page.fill("txt2img_steps", 2)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.forge.page.test_looks import FAULTLESS, LEAST_CONTRAST, LOOKS
-from tests.support.browser import ForgePage, open_browser
+from tests.support.browser import ForgePage, OpenPage
 from tests.support.forge_server import ForgeServer
-from tests.support.panel import PANEL, check, drop_both, facts, lay_out, select, unfold, unfold_report, wait_value
-from tests.support.reload import reload_ui
+from tests.support.panel import PANEL, check, drop_both, facts, lay_out, select, unfold_report, wait_value
+from tests.support.reload import built_with
 
 AT_FIRST_SIGHT = {
     "image1", "image2", "facts1", "facts2", "report", "presets", "cache", "threshold", "recommend", "undo",
@@ -29,13 +30,12 @@ def advanced_label(page: ForgePage) -> str:
 
 
 @pytest.mark.both_hosts
-@pytest.mark.usefixtures("chromium")
 def test_at_first_sight_there_is_what_a_first_picture_needs_in_620_pixels(
-    forge_page: ForgeServer, files: dict[str, Path]
+    open_page: OpenPage, forge_page: ForgeServer, files: dict[str, Path]
 ) -> None:
     forge_page.stop()  # until then it shows the last report
     forge_page.start()
-    with open_browser(1452, 1600) as page:
+    with open_page(1452, 1600) as page:
         page.open(forge_page.url)
         page.open_accordion(PANEL)
         drop_both(page, files)
@@ -143,26 +143,25 @@ def test_result_and_reference_are_compared_under_a_slider_by_keyboard(page: Forg
     assert before.evaluate("element => getComputedStyle(element).clipPath") != clip
 
 
+@pytest.fixture
+def under_the_gallery(forge_page: ForgeServer) -> Iterator[None]:
+    """The report's place on pages that are opened after it."""
+    with built_with(forge_page, "flux_kontext_report_place", "under the gallery", "under the references"):
+        yield
+
+
 @pytest.mark.both_hosts
-def test_the_report_stands_under_the_gallery_if_the_user_says_so(page: ForgePage, forge_page: ForgeServer) -> None:
-    name = "flux_kontext_report_place"
-    forge_page.post("/sdapi/v1/options", {name: "under the gallery"})
-    try:
-        reload_ui(page, forge_page)
-        unfold(page)
-        report = page.element(f"{PANEL}_report")
-        assert page.page.locator("#txt2img_results").locator(f"#{PANEL}_report").count() == 1
-        assert page.element(PANEL).locator(f"#{PANEL}_report").count() == 0
-        page.fill("txt2img_steps", 12)
-        page.start_generation()
-        report.locator(".fk-live .fk-strip").wait_for(timeout=60000)
-        page.wait_generation_done()
-        assert "0 of 12" in page.report().locator(".fk-strip").inner_text()
-        report.get_by_role("button", name="Use ").click()
-        page.wait_until(
-            lambda: page.element(f"{PANEL}_threshold").locator("input").first.input_value() != "0.14",
-            lambda: "the suggested threshold",
-        )
-    finally:
-        forge_page.post("/sdapi/v1/options", {name: "under the references"})
-        reload_ui(page, forge_page)
+def test_the_report_stands_under_the_gallery_if_the_user_says_so(under_the_gallery: None, page: ForgePage) -> None:
+    report = page.element(f"{PANEL}_report")
+    assert page.page.locator("#txt2img_results").locator(f"#{PANEL}_report").count() == 1
+    assert page.element(PANEL).locator(f"#{PANEL}_report").count() == 0
+    page.fill("txt2img_steps", 12)
+    page.start_generation()
+    report.locator(".fk-live .fk-strip").wait_for(timeout=60000)
+    page.wait_generation_done()
+    assert "0 of 12" in page.report().locator(".fk-strip").inner_text()
+    report.get_by_role("button", name="Use ").click()
+    page.wait_until(
+        lambda: page.element(f"{PANEL}_threshold").locator("input").first.input_value() != "0.14",
+        lambda: "the suggested threshold",
+    )

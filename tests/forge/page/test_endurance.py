@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
-from tests.support.browser import open_browser
+from tests.support.browser import OpenPage
 from tests.support.forge_server import ForgeServer
 from tests.support.leaks import assert_falls_to, counted, handles, threads
 from tests.support.panel import PANEL, check, unfold
 from tests.support.photos import woman
 
 
-@pytest.mark.usefixtures("chromium")
-def test_generations_in_the_page_leave_nothing_behind(forge_page: ForgeServer, tmp_path: Path) -> None:
+def test_generations_in_the_page_leave_nothing_behind(
+    open_page: OpenPage, forge_page: ForgeServer, tmp_path: Path
+) -> None:
     """The page adds Forge's main thread, the live report and gradio's states."""
     woman().save(tmp_path / "woman.png")
     process = psutil.Process(forge_page.process.pid)
-    with open_browser(1400, 1600) as page:
+    with open_page(1400, 1600) as page:
         page.open(forge_page.url)
         unfold(page)
         page.fill("txt2img_steps", 4)

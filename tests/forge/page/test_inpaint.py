@@ -30,6 +30,7 @@ def test_inpainting_leaves_everything_outside_the_mask_as_it_was(page: ForgePage
     unfold(page, IMG2IMG_PANEL)
     check(page, f"{IMG2IMG_PANEL}_keep_outside_mask")
     check(page, f"{IMG2IMG_PANEL}_init_image")
+    check(page, f"{IMG2IMG_PANEL}_half_size")
     page.fill("img2img_width", 512)
     page.fill("img2img_height", 512)
     page.fill("img2img_steps", 2)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.support.browser import ForgePage
-from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, set_scene
-from tests.support.reload import reload_ui
 
 SHOWN = """(ids) => ids.flatMap(id => {
     const found = [], root = document.getElementById(id);
@@ -47,19 +42,9 @@ def untranslated(texts: list[str]) -> list[str]:
     return sorted({text for text in texts if re.search(r"[A-Za-z]{3,}", re.sub(NAMES, "", text))})
 
 
-@pytest.fixture
-def russian(page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]:
-    """The page in Russian."""
-    assert forge_page.post("/sdapi/v1/options", {"localization": "ru_RU"})[0] == 200
-    reload_ui(page, forge_page)
-    yield page
-    assert forge_page.post("/sdapi/v1/options", {"localization": "None"})[0] == 200
-    reload_ui(page, forge_page)
-
-
-def test_the_whole_panel_and_its_report_are_translated(russian: ForgePage, tmp_path: Path) -> None:
-    set_scene(russian, tmp_path, steps=4)
-    texts = russian.page.evaluate(SHOWN, [PANEL])
+def test_the_whole_panel_and_its_report_are_translated(in_russian: None, page: ForgePage, tmp_path: Path) -> None:
+    set_scene(page, tmp_path, steps=4)
+    texts = page.page.evaluate(SHOWN, [PANEL])
     assert "Рекомендуемые настройки" in texts
     assert any(text.startswith("Токенов: картинка") for text in texts)
     assert any(text.startswith("При сэмплировании, оценка") for text in texts)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import open_browser
+from tests.support.browser import OpenPage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, select, set_scene, unfold
 from tools.panel_pictures import GAP, PICTURE
@@ -24,10 +24,11 @@ def brightness(picture: Image.Image) -> float:
     return float(np.median(np.asarray(picture.convert("L"))))
 
 
-@pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_panel_can_be_read_and_nothing_is_cut_off(forge_page: ForgeServer, tmp_path: Path, dark: bool) -> None:
-    with open_browser(1280, 1600) as page:
+def test_the_panel_can_be_read_and_nothing_is_cut_off(
+    open_page: OpenPage, forge_page: ForgeServer, tmp_path: Path, dark: bool
+) -> None:
+    with open_page(1280, 1600) as page:
         page.open(forge_page.url, dark=dark)
         unfold(page)
         empty = page.page.evaluate(LOOKS, [[f"#{PANEL}"], LEAST_CONTRAST])

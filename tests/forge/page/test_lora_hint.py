@@ -5,6 +5,8 @@ The names are those of well-known files. They need not be there: Forge says that
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Locator
 
@@ -34,7 +36,8 @@ def wait_no_hint(page: ForgePage) -> None:
 
 
 @pytest.mark.both_hosts
-def test_what_suits_a_distilled_lora_is_suggested_until_it_is_so(page: ForgePage) -> None:
+def test_what_suits_a_distilled_lora_is_suggested_until_it_is_so(page: ForgePage, files: dict[str, Path]) -> None:
+    page.drop_image(f"{PANEL}_image1", files["woman"])
     type_prompt(page, f"the woman hugs the cat {HYPER}")
     suggested = hint(page, "Suggested: First Block Cache off, references refreshed every 2 steps, 8 to 10 steps;")
     assert suggested.inner_text().startswith("Hyper-FLUX.1-dev-8steps-lora is distilled for few steps")
@@ -59,11 +62,14 @@ def test_what_suits_a_distilled_lora_is_suggested_until_it_is_so(page: ForgePage
 def test_it_goes_with_the_lora_and_never_comes_for_others(page: ForgePage) -> None:
     type_prompt(page, f"a cat {TURBO}")
     hint(page, "FLUX.1-Turbo-Alpha is distilled")
-    type_prompt(page, "a hyperrealistic, turbocharged car <lora:porsche-911-turbo:1>")
-    wait_no_hint(page)
-    type_prompt(page, f"a cat\n# {TURBO}\nby the sea")  # a comment, which Forge leaves out
-    page.element(f"{PANEL}_prompt_tokens").locator("p").filter(has_text="T5:").wait_for(timeout=15000)
-    page.page.wait_for_timeout(2500)
+    with page.answered():
+        type_prompt(page, "a hyperrealistic, turbocharged car <lora:porsche-911-turbo:1>")
+        wait_no_hint(page)
+    counted = page.element(f"{PANEL}_prompt_tokens")
+    before = counted.inner_text()
+    with page.answered():  # the tokens are asked for together with the hint
+        type_prompt(page, f"a cat\n# {TURBO}\nby the sea")  # a comment, which Forge leaves out
+        page.wait_until(lambda: counted.inner_text() != before, lambda: f"other tokens than {before}")
     assert page.element(f"{PANEL}_lora_hint").locator("p").count() == 0
 
 

@@ -107,7 +107,7 @@ def test_swap_use_size_mute_and_clear_do_what_they_say(page: ForgePage, files: d
 def test_an_unusable_reference_is_refused_in_slot_and_log(page: ForgePage, files: dict[str, Path]) -> None:
     page.drop_image(f"{PANEL}_image1", files["narrow"])
     assert "at most 20" in facts(page, 1, "at most 20")
-    page.generate()
+    page.generate(refused=True)
     assert "image1: 900×40 is 22 times longer than wide" in page.log()
     page.click(f"{PANEL}_clear")
     facts(page, 1, "Empty")
@@ -206,6 +206,7 @@ def test_the_checkpoint_line_says_model_and_memory(page: ForgePage, files: dict[
 
 
 def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:
+    check(page, f"{PANEL}_half_size")
     page.drop_image(f"{PANEL}_image1", files["woman"])
     page.generate()
     infotext = page.infotext()

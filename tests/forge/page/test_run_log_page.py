@@ -10,7 +10,7 @@ import pytest
 from lib_fluxkontext.history.store import RunLog
 from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
-from tests.support.panel import PANEL, show_runs, wait_lit
+from tests.support.panel import PANEL, check, show_runs, wait_lit
 
 
 def choose(page: ForgePage, number: int) -> None:
@@ -37,6 +37,7 @@ def test_runs_are_logged_compared_exported_and_cleared(
 ) -> None:
     log = RunLog(forge_page.data / "flux-kontext" / "runs.sqlite")
     log.clear()
+    check(page, f"{PANEL}_half_size")
     page.drop_image(f"{PANEL}_image1", files["woman"])
     page.fill(f"{PANEL}_threshold", 1.0)
     page.generate()
@@ -46,7 +47,7 @@ def test_runs_are_logged_compared_exported_and_cleared(
     (second, last), (first, before) = log.latest()
     assert (before.cache, last.cache) == ("1, forecast", "off")
     assert before.reused_share == 0.75
-    assert before.reference_tokens == 4096
+    assert before.reference_tokens == 1024
     assert before.thumbnail[:2] == b"\xff\xd8"
     assert before.size == "256×256"
     text = show_runs(page, before.checkpoint)

@@ -19,7 +19,7 @@ from tests.support.option_defaults import DEFAULTS
 from tests.support.panel import PANEL, paste, unfold
 from tests.support.payloads import TITLE, kontext
 from tests.support.photos import cut_out
-from tests.support.reload import reload_ui
+from tests.support.reload import rebuild, reload_ui
 
 STALE = {
     "customscript/flux_kontext.py/txt2img/Threshold/value": 0.5,
@@ -36,14 +36,14 @@ def page(folded_page: ForgePage, forge_page: ForgeServer) -> Iterator[ForgePage]
 
 
 @pytest.fixture
-def ui_config(page: ForgePage, forge_page: ForgeServer) -> Iterator[Path]:
-    """``ui-config.json``, to be changed; afterwards file and panel are restored."""
+def ui_config(forge_page: ForgeServer) -> Iterator[Path]:
+    """``ui-config.json``, to be changed; afterwards, when pages asked for behind it are closed, all is restored."""
     path = forge_page.data / "ui-config.json"
     before = path.read_text(encoding="utf-8")
     yield path
     path.write_text(before, encoding="utf-8")
     forge_page.post("/sdapi/v1/options", DEFAULTS)
-    reload_ui(page, forge_page)
+    rebuild(forge_page)
 
 
 def setting(page: ForgePage, name: str) -> Any:
@@ -52,10 +52,10 @@ def setting(page: ForgePage, name: str) -> Any:
 
 
 def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_alone(
-    page: ForgePage, forge_page: ForgeServer, ui_config: Path
+    ui_config: Path, page: ForgePage, forge_page: ForgeServer
 ) -> None:
     config = json.loads(ui_config.read_text(encoding="utf-8"))
-    assert "customscript/flux_kontext.py/txt2img/Mute/value" in config
+    assert "customscript/flux_kontext.py/txt2img/Stitch/value" in config
     assert not STALE.keys() & config.keys()
     ui_config.write_text(json.dumps(config | STALE), encoding="utf-8")
     page.open_tab("Settings")

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Locator
 
 from lib_fluxkontext.history.store import RunLog
-from tests.support.browser import SETTLED, ForgePage
+from tests.support.browser import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL
 from tests.support.photos import cat, woman
@@ -33,7 +33,7 @@ def test_each_picture_of_a_folder_makes_a_cell_and_a_run(
     # When an axis is chosen, Forge's answer overwrites its values, also what is typed before it comes.
     with page.answered():
         choose(page, page.element(f"{PLOT}_x_type"), "[Kontext] image 1")
-    page.page.wait_for_function(SETTLED)
+    page.settle()
     page.element(f"{PLOT}_x_values").locator("textarea, input").first.fill(str(tmp_path))
     choose(page, page.element(f"{PANEL}_sizing"), "no change")
     page.fill("txt2img_steps", 1)

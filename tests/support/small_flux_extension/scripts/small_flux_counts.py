@@ -1,8 +1,10 @@
-"""Test-only routes that count what is alive in the server, where the environment sets FLUX_KONTEXT_TEST_HOOKS=1.
+"""Test-only routes, where the environment sets FLUX_KONTEXT_TEST_HOOKS=1: they count what is alive in the server, and
+build its page anew.
 
 ``GET /small-flux/counts`` tensors, their bytes, the extension's own objects by class, and what gradio keeps for pages
 ``GET /small-flux/threads`` threads outside the web server's pools
 ``GET /small-flux/settle`` collects garbage and gives free memory back to the system, so that its size can be measured
+``POST /small-flux/restart`` builds the page anew, as *Reload UI* does
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ def add_routes(_: Any, app: Any) -> None:
     app.add_api_route("/small-flux/counts", counts, methods=["GET"])
     app.add_api_route("/small-flux/threads", threads, methods=["GET"])
     app.add_api_route("/small-flux/settle", settle, methods=["GET"])
+    app.add_api_route("/small-flux/restart", shared.state.request_restart, methods=["POST"])
 
 
 if ENABLED:
