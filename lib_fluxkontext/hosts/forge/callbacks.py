@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lib_fluxkontext import infotext
 from lib_fluxkontext.hosts.forge.integration import options, run_log
-from lib_fluxkontext.hosts.forge.lifecycle import generation, last_pictures, live_reports
-from lib_fluxkontext.hosts.forge.lifecycle.abort import abort_generation
+from lib_fluxkontext.hosts.forge.lifecycle import generation, last_pictures, live_reports, refusal, unused
 from lib_fluxkontext.hosts.forge.lifecycle.generation import Generation
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import read_inputs
 from lib_fluxkontext.hosts.forge.runtime.protocols import (
@@ -64,8 +63,10 @@ class FluxKontextScript(scripts.Script):
         try:
             inputs = read_inputs(p, args)
         except Exception as error:
-            abort_generation(p, ("setup_prompts",), error)
+            refusal.refuse(p, ("setup_prompts",), error)
             return
+        if inputs is None and unused.has_unused_references(p, args):
+            p.comment(unused.NOTE)
         if inputs is not None:
             generation.attach(p, Generation(inputs))
             p.extra_generation_params.update(infotext.settings_to_infotext(inputs.settings, inputs.references))
@@ -73,12 +74,13 @@ class FluxKontextScript(scripts.Script):
     def process(self, p: Processing, *args: Any) -> None:
         """The checkpoint is loaded, nothing is sampled yet."""
         current = generation.of(p)
-        if current is None:
-            return
-        try:
-            current.check_model(p)
-        except Exception as error:
-            abort_generation(p, ("init",), error)
+        if current is not None:
+            try:
+                current.check_model(p)
+            except Exception as error:
+                generation.attach(p, None)
+                refusal.refuse(p, ("init",), error)
+        refusal.skip_samplings(p)
 
     def before_process_init_images(self, p: Img2Img, pp: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Forge knows mask and region; the init image is not encoded yet."""
@@ -88,7 +90,7 @@ class FluxKontextScript(scripts.Script):
         try:
             current.prepare_inpainting(p, pp.get("crop_region"), pp.get("image_mask") is not None)
         except Exception as error:
-            abort_generation(p, ("sample",), error)
+            refusal.refuse_sampling(p, p, ("sample",), error)
 
     def process_before_every_sampling(self, p: Processing, *args: Any, x: Tensor, **kwargs: Any) -> None:
         """Encode the references and hook the sampling."""
@@ -98,7 +100,7 @@ class FluxKontextScript(scripts.Script):
         try:
             current.open_sampling(p, x)
         except Exception as error:
-            abort_generation(p.sampler, ("sample", "sample_img2img"), error)
+            refusal.refuse_sampling(p, p.sampler, ("sample", "sample_img2img"), error)
 
     def postprocess_batch(self, p: Processing, *args: Any, **kwargs: Any) -> None:
         """The infotexts of this batch's images are built right after this."""
@@ -128,6 +130,9 @@ class FluxKontextScript(scripts.Script):
         """Infotexts are built, so what is added now reaches the API's ``info`` alone."""
         current = generation.of(p)
         generation.attach(p, None)
+        refusal.show_in_cell(p, processed)
+        if current is None and unused.has_unused_references(p, args):
+            processed.extra_generation_params = {**processed.extra_generation_params, unused.LABEL: unused.NOTE}
         if current is None or not current.active:
             return
         current.close()
@@ -143,12 +148,13 @@ class FluxKontextScript(scripts.Script):
 
 
 def connect_tabs(component: Any, **kwargs: Any) -> None:
-    """Connect what leads from one tab to the other: only at the page's footer are both tabs there."""
+    """Connect what leads from one tab to the other or to the top of the page: at its footer all of it is there."""
     if kwargs.get("elem_id") == "footer":
         for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
             for script in runner.alwayson_scripts:
                 if isinstance(script, FluxKontextScript):
                     script.page.connect_img2img()
+                    script.page.connect_checkpoint_list()
 
 
 def fill_in_pasted(text: str, params: dict[str, Any]) -> None:

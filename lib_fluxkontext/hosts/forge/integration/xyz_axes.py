@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lib_fluxkontext.errors import KontextError
+from lib_fluxkontext.errors import KontextError, first_line
+from lib_fluxkontext.hosts.forge.integration import options
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
+from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.images.files import pictures_in
+from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.settings import FIELD_NAMES, PLACEMENTS, SIZINGS, STITCHES, KontextSettings, default_of
 from lib_fluxkontext.text_values import parse_boolean
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 ATTRIBUTE = "flux_kontext_axes"
 PREFIX = "[Kontext] "
 _BOOLEANS = ["True", "False"]
+_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+_SIZE_AXES = frozenset({f"{PREFIX}sizing", f"{PREFIX}half size", "Size"})
+"""With one of these, what the panel shows is not the size that a cell's reference will have."""
 
 
 class PlotProcessing(Processing, Protocol):
@@ -78,6 +85,43 @@ def values_of(p: object) -> dict[str, object]:
     """Return what the axes set for this cell, by setting name."""
     values: dict[str, object] = getattr(p, ATTRIBUTE, {})
     return values
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a plot.
+
+    Attributes:
+        is_first: whether the plot begins with it.
+    """
+
+    is_first: bool
+
+
+def cell_of(p: object) -> Cell | None:
+    """Return which cell of a plot this is, or None outside of one.
+
+    None, too, where another extension generates inside of a cell: that one has a runner of its own.
+    """
+    from modules import scripts, shared
+
+    if getattr(p, "scripts", None) not in (scripts.scripts_txt2img, scripts.scripts_img2img):
+        return None
+    if _selected_plot(p) is None:
+        return None
+    state: Any = shared.state
+    return Cell(is_first=str(state.job).startswith("1 out of "))
+
+
+def _selected_plot(p: Any) -> Any:
+    """Return the plot's script where it is chosen in the list of scripts, else None."""
+    arguments = getattr(p, "script_args", None) or (0,)
+    index = arguments[0]  # Forge's: the place in that list, from 1
+    selectable = p.scripts.selectable_scripts
+    if not isinstance(index, int) or not 0 < index <= len(selectable):
+        return None
+    script = selectable[index - 1]
+    return script if type(script).__module__ in _MODULES else None
 
 
 def list_images(text: str) -> list[str]:
@@ -135,6 +179,31 @@ def _confirm_images(number: int, p: PlotProcessing, values: Sequence[str]) -> No
             raise RuntimeError(f"no such picture: {value}")
     if not values:
         raise RuntimeError("no pictures there; write files or a folder")
+    check_pictures(p, f"image{number}", values, sized=_SIZE_AXES.isdisjoint(_chosen_axes(p)))
+
+
+def check_pictures(p: PlotProcessing, name: str, paths: Sequence[str], *, sized: bool) -> None:
+    """Refuse pictures that their cells would refuse, before the first one is made.
+
+    Args:
+        p: of the plot.
+        name: of the setting.
+        paths: of the files.
+        sized: whether the panel says at what size they will be used.
+
+    Raises:
+        RuntimeError: a picture cannot be used.
+    """
+    settings, background = _settings_of(p), options.background_of(p)
+    sizing, half_size = (settings.get(field, default_of(field)) for field in ("sizing", "half_size"))
+    for path in paths:
+        try:
+            size = decode_reference(_read_file(path), name, background).size
+            if sized:
+                plan_size(size, sizing, half_size, (p.width, p.height), name)
+        except (KontextError, OSError) as error:
+            reason = error.reason if isinstance(error, KontextError) else first_line(error)
+            raise RuntimeError(f"{path}: {reason}") from None
 
 
 def _require_enabled(p: PlotProcessing) -> None:
@@ -147,13 +216,27 @@ def _require(p: PlotProcessing, field: str, value: bool, reason: str) -> None:
     Raises:
         RuntimeError: the field has another value.
     """
+    if bool(_settings_of(p).get(field, default_of(field))) is not value:
+        raise RuntimeError(f"{field}: {reason}")
+
+
+def _settings_of(p: PlotProcessing) -> Mapping[str, Any]:
+    """Return what the request says, by setting name; it has not been checked."""
     for script in p.scripts.alwayson_scripts:
         if script.title() == TITLE:
             arguments = p.script_args[script.args_from : script.args_to]
             first = arguments[0] if arguments else None
-            settings = first if isinstance(first, Mapping) else dict(zip(FIELD_NAMES, arguments, strict=False))
-            if bool(settings.get(field, default_of(field))) is not value:
-                raise RuntimeError(f"{field}: {reason}")
+            return first if isinstance(first, Mapping) else dict(zip(FIELD_NAMES, arguments, strict=False))
+    return {}
+
+
+def _chosen_axes(p: PlotProcessing) -> set[str]:
+    """Return the labels of the plot's axes. Each has three arguments, its place in the list of axes first."""
+    plot = _selected_plot(p)
+    if plot is None:
+        return set()
+    places = p.script_args[plot.args_from : plot.args_to][:9:3]
+    return {plot.current_axis_options[place or 0].label for place in places}
 
 
 def _image_label(p: object, option: Any, value: str) -> str:
@@ -168,6 +251,6 @@ def _xyz_module() -> ModuleType | None:
     from modules import scripts
 
     for script in scripts.scripts_data:
-        if script.script_class.__module__ in ("xyz_grid.py", "scripts.xyz_grid"):
+        if script.script_class.__module__ in _MODULES:
             return script.module
     return None

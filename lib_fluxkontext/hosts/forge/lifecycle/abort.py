@@ -29,23 +29,30 @@ def http_error(error: BaseException) -> FluxKontext:
     return FluxKontext(status_code=500, detail=f"Flux Kontext failed: {type(error).__name__}: {line}")
 
 
-def abort_generation(target: object, methods: tuple[str, ...], error: BaseException) -> None:
-    """Make the named methods of this one object raise when Forge calls them next.
+def abort_generation(error: BaseException, *targets: tuple[object, tuple[str, ...]]) -> None:
+    """Make methods of objects of this one generation raise when Forge calls them next.
 
     Args:
-        target: an object of this generation alone.
-        methods: names of what Forge calls next on it.
         error: why; anything but a ``KontextError`` is logged with its traceback too.
+        targets: objects, and the names of their methods.
     """
-    if not isinstance(error, KontextError):
-        # The user gets one line; whoever fixes it needs the rest. Logged now, so that no frame is kept alive.
-        from modules import errors
-
-        errors.report("Flux Kontext failed", exc_info=True)
+    report_unexpected(error)
     raised = http_error(error)
 
     def abort(*args: Any, **kwargs: Any) -> None:
         raise raised
 
-    for method in methods:
-        setattr(target, method, abort)
+    for target, methods in targets:
+        for method in methods:
+            setattr(target, method, abort)
+
+
+def report_unexpected(error: BaseException) -> None:
+    """Log what broke here with its traceback: the user gets one line, and whoever mends it needs the rest.
+
+    Called from an ``except``; logged now, so that no frame is kept alive.
+    """
+    if not isinstance(error, KontextError):
+        from modules import errors
+
+        errors.report("Flux Kontext failed", exc_info=True)

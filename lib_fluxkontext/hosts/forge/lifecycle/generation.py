@@ -18,15 +18,11 @@ from lib_fluxkontext.distilled_lora import REUSED_FEW_STEPS, distilled_loras
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.geometry import VAE_SCALE, latent_grid
 from lib_fluxkontext.hosts.forge.integration import options
-from lib_fluxkontext.hosts.forge.lifecycle import inpaint, live_reports
+from lib_fluxkontext.hosts.forge.lifecycle import hires, inpaint, live_reports
 from lib_fluxkontext.hosts.forge.lifecycle.inputs import Inputs
 from lib_fluxkontext.hosts.forge.lifecycle.sampler_hook import SamplerEndHook
-from lib_fluxkontext.hosts.forge.runtime.adapter import (
-    ForgeFluxAdapter,
-    flux_adapter,
-    why_no_references,
-    why_not_hooked,
-)
+from lib_fluxkontext.hosts.forge.runtime.adapter import ForgeFluxAdapter, flux_adapter, why_no_references
+from lib_fluxkontext.hosts.forge.runtime.loaded_checkpoint import quoted_name, why_not_flux
 from lib_fluxkontext.hosts.forge.runtime.model_wrapper import COMPILED, HookedSampling, is_compiled, total_steps
 from lib_fluxkontext.hosts.forge.runtime.protocols import Img2Img, Processing
 from lib_fluxkontext.hosts.forge.runtime.sampler_compatibility import compatible_settings, noisy_sampler
@@ -72,25 +68,32 @@ class Generation:
     def check_model(self, p: Processing) -> None:
         """Check the checkpoint, which is loaded by now. Without references one that is not Flux goes on untouched.
 
+        But not by Forge's button that upscales a picture: what is loaded then is about to be replaced, and
+        ``open_sampling`` sees what samples.
+
         Raises:
             KontextError: references were given, and the checkpoint cannot take them.
         """
+        if getattr(p, "txt2img_upscale", False):
+            return
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
-        name = p.sd_model.sd_checkpoint_info.name_for_extra
         adapter = flux_adapter(transformer)
         if adapter is None:
-            reason = f'the checkpoint "{name}" {why_not_hooked(transformer, type(p.sd_model).__name__)}'
+            reason = why_not_flux(p)
             if self.references:
                 raise KontextError(f"{reason}; choose a FLUX.1 Kontext checkpoint, or turn Flux Kontext off", "image1")
-            self.active = False
-            for label in infotext.settings_to_infotext(self.settings, self.references):
-                p.extra_generation_params.pop(label, None)
-            p.comment(f"Flux Kontext did nothing: {reason}.")
+            self._stand_aside(p, reason)
             return
         why_not = why_no_references(transformer)
         ours = _without_init_image(self.references) if adapter.appends_init_image else self.references
         if ours and why_not is not None:
-            raise KontextError(f'the checkpoint "{name}" {why_not}', "image1")
+            raise KontextError(f"{quoted_name(p)} {why_not}", "image1")
+
+    def _stand_aside(self, p: Processing, reason: str) -> None:
+        self.active = False
+        for label in infotext.settings_to_infotext(self.settings, self.references):
+            p.extra_generation_params.pop(label, None)
+        p.comment(f"Flux Kontext did nothing: {reason}.")
 
     def prepare_inpainting(self, p: Img2Img, region: inpaint.Region | None, has_mask: bool) -> None:
         """Prepare what keeps the original outside the mask; crop references that are the init image as it is cropped.
@@ -126,10 +129,13 @@ class Generation:
         transformer = p.sd_model.forge_objects.unet.model.diffusion_model
         adapter = flux_adapter(transformer)
         if adapter is None:  # the hires pass has a checkpoint of its own
+            reason = why_not_flux(p)
             if references:
-                reason = "the hires pass cannot take references: its checkpoint is not FLUX"
-                raise KontextError(reason, "hires_references")
-            self._note("The hires pass ran without cache: its checkpoint is not FLUX.")
+                raise KontextError(f"in the hires pass {reason}; {hires.REMEDY}", hires.FIELD)
+            if self._samplings:
+                self._note("The hires pass ran without cache: its checkpoint is not FLUX.")
+            else:  # there is no other pass
+                self._stand_aside(p, reason)
             return
         if self.settings.init_image_as_reference and adapter.has_init_image(p.sd_model):
             references = _without_init_image(references)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.integration import options, xyz_axes
+from lib_fluxkontext.hosts.forge.lifecycle.batch_file import batch_file
+from lib_fluxkontext.hosts.forge.lifecycle.hires import check_hires_checkpoint
 from lib_fluxkontext.hosts.forge.lifecycle.inpaint import planned_size
 from lib_fluxkontext.hosts.forge.runtime.protocols import Processing
 from lib_fluxkontext.images.decode import Reference, decode_reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.images.stitch import plan_stitch
 from lib_fluxkontext.settings import IMAGE_FIELDS, KontextSettings
+
+INIT_IMAGE = "init_image_as_reference"
 
 FETCH_SECONDS = 30
 """After so long without an answer an address is given up, as in Forge."""
@@ -53,22 +58,31 @@ def read_inputs(p: Processing, arguments: Sequence[Any]) -> Inputs | None:
         settings = KontextSettings.from_mapping({**settings.model_dump(), **axes})
     if not settings.enabled:
         return None
-    references = _decode(p, settings, options.background_of(p))
-    for output in _output_sizes(p, settings):
-        plans = []
-        for reference in references:
-            size = planned_size(p, settings, reference)
-            plans.append(plan_size(size, settings.sizing, settings.half_size, output, reference.name))
-        plan_stitch(plans, settings.stitch)
+    try:
+        references = _decode(p, settings, options.background_of(p))
+        _check_sizes(p, settings, references)
+    except KontextError as error:
+        file = batch_file() if error.field == INIT_IMAGE else None
+        if file is None:
+            raise
+        raise KontextError(f"{file}: {error.reason}", INIT_IMAGE) from None
+    check_hires_checkpoint(p, settings, references)
     return Inputs(settings, tuple(references))
 
 
 def open_source(source: Any, name: str) -> Any:
     """Fetch ``source`` if it is a URL that Forge's settings allow; return everything else as it is.
 
+    A path is that of a file that gradio could not open, and is read.
+
     Raises:
-        KontextError: Forge forbids requests (or requests to this address), or nothing came.
+        KontextError: Forge forbids requests (or requests to this address), nothing came, or the file is gone.
     """
+    if isinstance(source, Path):
+        try:
+            return source.read_bytes()
+        except OSError:
+            raise KontextError("its file is no longer there; put the picture in again", name) from None
     if isinstance(source, str) and source.lower().endswith(".svg"):  # gradio hands on an SVG's path
         raise KontextError("an SVG is a drawing, not pixels; save it as PNG first", name)
     if not isinstance(source, str) or not source.lower().startswith(("http://", "https://")):
@@ -96,16 +110,25 @@ def _decode(p: Processing, settings: KontextSettings, background: str) -> list[R
     if settings.init_image_as_reference:
         init_images = getattr(p, "init_images", None)
         if not init_images:
-            raise KontextError("there is no init image; it is for img2img", "init_image_as_reference")
+            raise KontextError("there is no init image; it is for img2img", INIT_IMAGE)
         if len({id(image) for image in init_images}) > 1:
             reason = f"there are {len(init_images)} init images, and a batch shares its references; send one at a time"
-            raise KontextError(reason, "init_image_as_reference")
+            raise KontextError(reason, INIT_IMAGE)
         sources["image1"] = None  # the init image takes its place
-        references.append(decode_reference(init_images[0], "init_image_as_reference", background))
+        references.append(decode_reference(init_images[0], INIT_IMAGE, background))
     for name in IMAGE_FIELDS:
         if sources[name] is not None:
             references.append(decode_reference(open_source(sources[name], name), name, background))
     return references
+
+
+def _check_sizes(p: Processing, settings: KontextSettings, references: Sequence[Reference]) -> None:
+    for output in _output_sizes(p, settings):
+        plans = []
+        for reference in references:
+            size = planned_size(p, settings, reference)
+            plans.append(plan_size(size, settings.sizing, settings.half_size, output, reference.name))
+        plan_stitch(plans, settings.stitch)
 
 
 def _output_sizes(p: Processing, settings: KontextSettings) -> list[tuple[int, int]]:

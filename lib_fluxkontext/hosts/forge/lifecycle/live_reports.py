@@ -9,6 +9,7 @@ from lib_fluxkontext.telemetry.records import GenerationReport
 from lib_fluxkontext.telemetry.working_memory import WorkingMemory
 
 _last: dict[str, GenerationReport] = {}
+_refusals: dict[str, str] = {}
 _last_working_memory: WorkingMemory | None = None
 
 _Running = tuple[weakref.ref[object], weakref.ref[SamplingSession]]
@@ -27,12 +28,19 @@ def publish(tab: str, report: GenerationReport) -> None:
     """Make this the tab's last report."""
     global _last_working_memory
     _last[tab] = report
+    _refusals.pop(tab, None)
     on_card = [
         one.working_memory for one in report.passes if one.working_memory and one.working_memory.free is not None
     ]
     known = [measured for measured in on_card if measured.used is not None]
     if known or on_card:
         _last_working_memory = (known or on_card)[-1]
+
+
+def publish_refusal(tab: str, reason: str) -> None:
+    """Make it the tab's last report that no picture was made, and why: what the one before measured is over."""
+    publish(tab, GenerationReport(notes=(reason,)))
+    _refusals[tab] = reason
 
 
 def watch(tab: str, generation: object, session: SamplingSession) -> None:
@@ -59,6 +67,11 @@ def last_working_memory() -> WorkingMemory | None:
 def last_report(tab: str) -> GenerationReport | None:
     """Return the tab's last report, or None before the first."""
     return _last.get(tab)
+
+
+def last_refusal(tab: str) -> str | None:
+    """Return why the tab's last generation was refused, or None where it was not."""
+    return _refusals.get(tab)
 
 
 def _session_of(running: _Running) -> SamplingSession | None:

@@ -111,6 +111,7 @@ class Processing(Protocol):
     override_settings: Mapping[str, Any]
     iteration: int
     n_iter: int
+    do_not_save_grid: bool
     is_hr_pass: bool
     width: int
     height: int
@@ -122,6 +123,7 @@ class Processing(Protocol):
     steps: int
     sampler_name: str
     scheduler: str | None
+    init: Callable[..., object]
 
     def comment(self, text: str) -> None: ...
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gradio.components import Component
@@ -27,15 +28,11 @@ MEMORY_FIELDS = (*references_in_use.FIELDS, *CACHE_FIELDS)
 
 
 def connect_checkpoint(panel: Panel, forge: Mapping[str, Component]) -> None:
-    """Connect the facts on the checkpoint.
-
-    Forge builds its checkpoint list after the panel, so a change there shows at the next of these events.
-    """
-    controls = panel.controls
-    inputs = [*(forge[name] for name in FORGE_CONTROLS), *(controls[name] for name in MEMORY_FIELDS)]
+    """Connect the facts on the checkpoint; for Forge's list of checkpoints see ``connect_checkpoint_list``."""
+    inputs = _inputs(panel, forge)
     for trigger in (panel.enabled.change, panel.hidden.refresh.click, *(component.change for component in inputs)):
         trigger(
-            show_checkpoint,
+            partial(show_checkpoint, None),
             inputs=inputs,
             outputs=[panel.advanced.checkpoint, panel.warning],
             show_progress="hidden",
@@ -43,12 +40,41 @@ def connect_checkpoint(panel: Panel, forge: Mapping[str, Component]) -> None:
         )
 
 
+def connect_checkpoint_list(panel: Panel, forge: Mapping[str, Component], checkpoints: Component) -> None:
+    """Connect the facts with Forge's list of checkpoints, which belongs to no tab.
+
+    Args:
+        panel: of a tab.
+        forge: Forge's own controls of that tab, by ``FORGE_CONTROLS``.
+        checkpoints: the list.
+    """
+    checkpoints.change(
+        show_checkpoint,
+        # What is chosen, too: Forge's own event may not have told its settings yet.
+        inputs=[checkpoints, *_inputs(panel, forge)],
+        outputs=[panel.advanced.checkpoint, panel.warning],
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+
+
+def _inputs(panel: Panel, forge: Mapping[str, Component]) -> Sequence[Component]:
+    controls = panel.controls
+    return [*(forge[name] for name in FORGE_CONTROLS), *(controls[name] for name in MEMORY_FIELDS)]
+
+
 def show_checkpoint(
-    width: float | None, height: float | None, cfg_scale: float | None, batch_size: float | None, *values: Any
+    chosen: str | None,
+    width: float | None,
+    height: float | None,
+    cfg_scale: float | None,
+    batch_size: float | None,
+    *values: Any,
 ) -> list[str]:
     """Return the facts on the checkpoint, and those of them that are warnings, as HTML.
 
     Args:
+        chosen: the checkpoint's name; None for the one in Forge's settings.
         width: of the output, in pixels; None where a number field is empty.
         height: likewise.
         cfg_scale: above 1 it doubles the rows of a model call.
@@ -63,5 +89,5 @@ def show_checkpoint(
         reference_tokens=references_in_use.count_tokens(settings, output),
     )
     cache_settings: dict[str, Any] = {name: settings[name] or 0 for name in CACHE_FIELDS}  # 0 where a field is empty
-    facts = checkpoint_line(load, KontextSettings.model_construct(**cache_settings))
+    facts = checkpoint_line(load, KontextSettings.model_construct(**cache_settings), chosen)
     return [facts, warnings_in(facts)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from lib_fluxkontext.checkpoints.fidelity import fidelity
-from lib_fluxkontext.checkpoints.flux import FAMILY_UNSURE, CheckpointFacts, checkpoint_facts
+from lib_fluxkontext.checkpoints.flux import FAMILY_UNSURE, CheckpointFacts
 from lib_fluxkontext.checkpoints.support import Host, why_not_loaded
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.forge.lifecycle import live_reports
+from lib_fluxkontext.hosts.forge.runtime.checkpoint_header import read_facts
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.i18n import translate
 from lib_fluxkontext.presentation import text
@@ -32,20 +32,21 @@ GPU_WEIGHTS_STEP = 100
 """MB to which the advice on Forge's GPU Weights is rounded down."""
 
 
-def checkpoint_line(load: SamplingLoad, settings: KontextSettings) -> str:
+def checkpoint_line(load: SamplingLoad, settings: KontextSettings, chosen: str | None = None) -> str:
     """Describe the checkpoint that is chosen in Forge.
 
     Args:
         load: what will run at once.
         settings: which caches will be at work.
+        chosen: its name, where Forge may not have taken note of it yet.
     """
     from lib_fluxkontext.hosts.forge.runtime import host_name, vram  # imports Forge
 
-    path = chosen_file()
+    path = chosen_file(chosen)
     if path is None:
         return line(translate("No checkpoint is chosen."), "fk-muted")
     try:
-        facts = _read_facts(path, path.stat().st_mtime_ns)
+        facts = read_facts(path)
     except (KontextError, OSError) as error:
         return line(str(error), "fk-error")
     card, free = vram.card_bytes(), vram.minimum_free_bytes()
@@ -177,15 +178,13 @@ def _advice(estimate: VramEstimate, card: int, quantisation: str | None, gpu_wei
     return advice + translate(" GPU Weights at {weights} MB or less keep it from spilling.", weights=f"{megabytes:,}")
 
 
-@lru_cache(maxsize=8)
-def _read_facts(path: Path, _modified: int) -> CheckpointFacts:
-    """Read a header once for each state of the file."""
-    return checkpoint_facts(path)
+def chosen_file(chosen: str | None = None) -> Path | None:
+    """Return the file of the checkpoint that is chosen in Forge, loaded or not; None where none is.
 
-
-def chosen_file() -> Path | None:
-    """Return the file of the checkpoint that is chosen in Forge, loaded or not; None where none is."""
+    Args:
+        chosen: its name, or None for the one in Forge's settings.
+    """
     from modules import sd_models, shared
 
-    info = sd_models.get_closet_checkpoint_match(shared.opts.data.get("sd_model_checkpoint", ""))
+    info = sd_models.get_closet_checkpoint_match(chosen or shared.opts.data.get("sd_model_checkpoint", ""))
     return Path(info.filename) if info is not None else None

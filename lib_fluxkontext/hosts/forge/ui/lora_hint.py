@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib_fluxkontext.distilled_lora import DistilledLora, distilled_loras
@@ -27,12 +28,14 @@ class Speed:
         cache: whether First Block Cache is on.
         cache_threshold: its threshold; at 0 it is at rest.
         reference_refresh: as in the settings.
+        has_references: whether there are any to refresh.
     """
 
     steps: float | None
     cache: bool
     cache_threshold: float | None
     reference_refresh: float | None
+    has_references: bool = True
 
 
 def lora_hint_html(prompt: str, speed: Speed) -> str:
@@ -56,12 +59,23 @@ def lora_hint_html(prompt: str, speed: Speed) -> str:
     )
 
 
+def has_references(init_image: bool, filled: Sequence[bool], muted: Sequence[bool]) -> bool:
+    """Whether a generation would have references.
+
+    Args:
+        init_image: whether the init image is one.
+        filled: of each slot, whether it holds a picture.
+        muted: of each slot, whether that is left out.
+    """
+    return init_image or any(full and not mute for full, mute in zip(filled, muted, strict=True))
+
+
 def _suggest(lora: DistilledLora, speed: Speed) -> list[str]:
     """Return what differs from the suggested settings."""
     suggested = []
     if speed.cache and speed.cache_threshold:
         suggested.append(translate("First Block Cache off"))
-    if (speed.reference_refresh or 0) < LEAST_REFRESH:
+    if speed.has_references and (speed.reference_refresh or 0) < LEAST_REFRESH:
         suggested.append(translate("references refreshed every {steps} steps", steps=LEAST_REFRESH))
     fewest = lora.steps or FEWEST_STEPS
     if speed.steps is None or not fewest <= speed.steps <= fewest + STEPS_MORE:

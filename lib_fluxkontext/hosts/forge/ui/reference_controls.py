@@ -10,6 +10,7 @@ from gradio.components import Component
 from gradio.layouts import Row
 
 from lib_fluxkontext.hosts.forge.ui.element_ids import ElementIds
+from lib_fluxkontext.hosts.forge.ui.reference_image import ReferenceImage
 from lib_fluxkontext.settings import IMAGE_FIELDS, default_of
 
 FIRST_ROW = 2
@@ -27,7 +28,7 @@ class ReferenceSlot:
     """
 
     name: str
-    image: gr.Image
+    image: ReferenceImage
     facts: gr.HTML
 
     @property
@@ -88,7 +89,7 @@ def _build_slot(ids: ElementIds, number: int) -> ReferenceSlot:
     """Create the slot of a reference; numbers start at 1."""
     name = IMAGE_FIELDS[number - 1]
     with gr.Column(min_width=160, elem_id=ids.of(f"slot{number}")):
-        image = gr.Image(
+        image = ReferenceImage(
             label=f"Reference {number}",
             elem_id=ids.of(name),
             type="pil",
@@ -185,4 +186,5 @@ def _build_options(ids: ElementIds, number: int) -> SlotOptions:
             scale=0,
             elem_classes="fk-check",
         )
+        mute.do_not_save_to_config = True  # ui-config.json names controls by their label, and four have this one
     return SlotOptions(name, use_size, mute, move)

@@ -11,7 +11,7 @@ from lib_fluxkontext.hosts.forge.lifecycle import live_reports
 from lib_fluxkontext.hosts.forge.ui.element_ids import ElementIds
 from lib_fluxkontext.hosts.forge.ui.markup import line
 from lib_fluxkontext.hosts.forge.ui.panel import Panel
-from lib_fluxkontext.hosts.forge.ui.report_content import last_report_html
+from lib_fluxkontext.hosts.forge.ui.report_content import last_report_html, last_report_spoken
 from lib_fluxkontext.presentation import text
 from lib_fluxkontext.presentation.advice import suggested_threshold
 from lib_fluxkontext.presentation.html import live_html
@@ -30,8 +30,7 @@ def connect_report(panel: Panel) -> None:
 
 def show_last_report(ids: ElementIds) -> list[str]:
     """Return the last report, as HTML to see and to be spoken."""
-    report = live_reports.last_report(ids.tab)
-    return [last_report_html(ids), "" if report is None else line(text.summary(report))]
+    return [last_report_html(ids), last_report_spoken(ids)]
 
 
 def show_live_report(ids: ElementIds) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ import gradio as gr
 from lib_fluxkontext.hosts.forge.integration.options import Options
 from lib_fluxkontext.hosts.forge.ui import events, gallery
 from lib_fluxkontext.hosts.forge.ui.align_events import GENERATION_INFO, connect_align
+from lib_fluxkontext.hosts.forge.ui.checkpoint_events import connect_checkpoint, connect_checkpoint_list
 from lib_fluxkontext.hosts.forge.ui.events import Connect
 from lib_fluxkontext.hosts.forge.ui.panel import Panel, build_panel
 from lib_fluxkontext.hosts.forge.ui.slot_events import register_restore
@@ -75,11 +77,21 @@ class ScriptPage:
         if self._panel is not None and self._gallery is not None:
             gallery.connect_img2img(self._panel, self._gallery)
 
+    def connect_checkpoint_list(self) -> None:
+        """Connect this tab's panel with Forge's list of checkpoints at the top of the page, where there is one."""
+        checkpoints = getattr(import_module("modules_forge.main_entry"), "ui_checkpoint", None)
+        if self._panel is not None and checkpoints is not None and connect_checkpoint in self._connected:
+            connect_checkpoint_list(self._panel, self._available(), checkpoints)
+
+    def _available(self) -> dict[str, Any]:
+        """Forge's own controls that stand in the panel's page."""
+        return {name: component for name, (component, root) in self._forge_controls.items() if root is self._root}
+
     def _connect_forge_controls(self) -> None:
         """Connect once panel and Forge's own controls stand in the same page."""
         if self._panel is None:
             return
-        available = {name: component for name, (component, root) in self._forge_controls.items() if root is self._root}
+        available = self._available()
         for needed, connect in events.CONNECTIONS:
             if connect not in self._connected and available.keys() >= set(needed):
                 self._connected.add(connect)

@@ -32,6 +32,16 @@ class SpeedControls:
         return {"cache": self.cache, "cache_threshold": self.cache_threshold}
 
 
+HINTS: dict[Preset, str] = {
+    "Off": "Computes every step: the picture as the model makes it",
+    "Quality": "Reuses only the steps that change least: for final pictures",
+    "Balanced": "The default: reuses steps that change little",
+    "Fast": "Reuses more steps and corrects for them; references run less often",
+    "Fastest": "Computes about 4 of 20 steps: for trying prompts and seeds",
+}
+"""What a preset does, shown when the pointer rests on its button."""
+
+
 def build_speed(ids: ElementIds, initial: Mapping[str, object]) -> SpeedControls:
     """Create the controls.
 
@@ -78,6 +88,7 @@ def _build_presets(ids: ElementIds, current: str) -> dict[Preset, gr.Button]:
                 size="sm",
                 min_width=60,
                 variant=preset_variant(preset, current),
+                tooltip=HINTS[preset],
             )
             for preset in PRESETS
         }
