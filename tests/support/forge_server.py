@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "grid_save": False,
     "save_images_add_number": True,
     "show_progress_type": "Approx cheap",
+    "control_net_unit_count": 1,
     "temp_dir": "",
     "flux_t2i_scheduler": "Simple",
     "flux_i2i_scheduler": "Simple",
