@@ -101,11 +101,9 @@ class KontextSettings(BaseModel):
             KontextError: an unknown name, a wrong type or a value out of range; the message names the field,
                 what came and what is allowed.
         """
-        if arguments and isinstance(arguments[0], Mapping):
-            return cls.from_mapping(arguments[0])
-        if len(arguments) > len(FIELD_NAMES):
+        if len(arguments) > len(FIELD_NAMES) and not isinstance(arguments[0], Mapping):
             raise KontextError(f"got {len(arguments)} arguments; at most {len(FIELD_NAMES)} are known", "args")
-        return cls.from_mapping(dict(zip(FIELD_NAMES, arguments, strict=False)))
+        return cls.from_mapping(by_name(arguments))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> KontextSettings:
@@ -125,6 +123,13 @@ FIELD_NAMES: tuple[str, ...] = tuple(KontextSettings.model_fields)
 IMAGE_FIELDS: tuple[str, ...] = ("image1", "image2", "image3", "image4")
 CHOICES: dict[str, tuple[str, ...]] = {"sizing": SIZINGS, "placement": PLACEMENTS, "stitch": STITCHES}
 """Setting → what it can be, of those that are one of several names."""
+
+
+def by_name(arguments: Sequence[object]) -> Mapping[str, Any]:
+    """Return arguments by setting name, whichever form they have (``KontextSettings.from_arguments``); not checked."""
+    if arguments and isinstance(arguments[0], Mapping):
+        return arguments[0]
+    return dict(zip(FIELD_NAMES, arguments, strict=False))
 
 
 def default_of(name: str) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lib_fluxkontext.batch.comparison import Comparison, Entry, group_label
 from lib_fluxkontext.batch.comparison_table import psnr, seconds
+from lib_fluxkontext.images.wrapped_text import wrapped
 
 CELL = 360
 """Longest side of a cell's picture, in pixels, where so many fit into ``MAX_WIDTH`` and ``MAX_HEIGHT``."""
@@ -204,23 +205,6 @@ def _label_lines(label: Sequence[str], width: int) -> list[str]:
 
 
 def _wrapped(text: str, size: int, width: int) -> list[str]:
-    """Break a text into lines of a width, at most 3; a word that is longer than a line is cut."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        while _text_width(word, size) > width and len(word) > 1:
-            head = next(
-                end for end in range(len(word) - 1, 0, -1) if end == 1 or _text_width(word[:end], size) <= width
-            )
-            if line:
-                lines.append(line)
-                line = ""
-            lines.append(word[:head])
-            word = word[head:]
-        if line and _text_width(f"{line} {word}", size) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    lines = [*lines, line] if line else lines
+    """Break a text into lines of a width, at most 3."""
+    lines = wrapped(text, width, lambda part: _text_width(part, size))
     return lines if len(lines) <= 3 else [*lines[:2], f"{lines[2].rstrip('.,')} …"]

@@ -94,7 +94,7 @@ def row_check(where: WorkerOptions) -> Callable[[Row], RowError | None]:
     @cache
     def fault(checkpoint: str) -> tuple[str | None, str] | None:
         try:
-            _check_checkpoint(replace(where.loading, checkpoint=where.loading.path_for(checkpoint)))
+            check_named_checkpoint(where, checkpoint)
         except KontextError as error:
             return error.field, error.reason
         return None
@@ -161,6 +161,15 @@ def _forge_worker(url: str, auth: str | None) -> ForgeWorker:
     from lib_fluxkontext.hosts.forge_api.worker import ForgeWorker
 
     return ForgeWorker(url, auth)
+
+
+def check_named_checkpoint(where: WorkerOptions, checkpoint: str) -> None:
+    """Check that a row's checkpoint can be loaded in process.
+
+    Raises:
+        KontextError: its field is the option at fault, which may be another than the checkpoint's.
+    """
+    _check_checkpoint(replace(where.loading, checkpoint=where.loading.path_for(checkpoint)))
 
 
 def _check_checkpoint(loading: LoadOptions) -> None:

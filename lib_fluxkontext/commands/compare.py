@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_fluxkontext.batch.row import Row
 from lib_fluxkontext.batch.worker import Outcome, Worker
 from lib_fluxkontext.command_line import DONE, FAILED, INTERRUPTED, guarded, print_error
-from lib_fluxkontext.commands.batch_workers import WorkerOptions, default_checkpoint, local_workers, row_check
+from lib_fluxkontext.commands.batch_workers import (
+    WorkerOptions,
+    check_named_checkpoint,
+    default_checkpoint,
+    local_workers,
+    row_check,
+)
 from lib_fluxkontext.errors import KontextError
 from lib_fluxkontext.hosts.diffusers.options import LoadOptions, add_device_options, quiet_libraries
 from lib_fluxkontext.text_values import parse_number
@@ -116,7 +122,9 @@ def _compare(options: argparse.Namespace) -> int:
         local_models=not where.forge,
         nf4=where.loading.nf4,
     )
-    _check_checkpoints(where, cells)
+    if not where.forge:
+        for checkpoint in dict.fromkeys(cell.row.checkpoint for cell in cells if cell.row.checkpoint):
+            check_named_checkpoint(where, checkpoint)  # as ``row_check``, but it names the option at fault
     check = row_check(where)
     for cell in cells:
         if (error := check(cell.row)) is not None:
@@ -145,20 +153,6 @@ def _compare(options: argparse.Namespace) -> int:
     if result.failed:
         print_error(f"{result.failed} pictures could not be made; the page says why")
     return FAILED if result.failed else DONE
-
-
-def _check_checkpoints(where: WorkerOptions, cells: Sequence[Any]) -> None:
-    """Check what a checkpoint needs.
-
-    Raises:
-        KontextError: its field is the option at fault, which may be another than the checkpoint's.
-    """
-    if where.forge:
-        return
-    from lib_fluxkontext.hosts.diffusers.loader import check_checkpoint
-
-    for checkpoint in dict.fromkeys(cell.row.checkpoint for cell in cells if cell.row.checkpoint):
-        check_checkpoint(*astuple(replace(where.loading, checkpoint=where.loading.path_for(checkpoint))))
 
 
 def _write(folder: Path, cells: Sequence[Any], images: Sequence[Path]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from lib_fluxkontext.hosts.forge.lifecycle.reason_picture import INK, SMALLEST, reason_picture, wrapped
+from lib_fluxkontext.hosts.forge.lifecycle.reason_picture import INK, SMALLEST, reason_picture
+from lib_fluxkontext.images.wrapped_text import wrapped
 
 REASON = "Flux Kontext: image1: 3300×2500 is more than 8,000,000 pixels; choose another size"
 

@@ -17,7 +17,7 @@ from lib_fluxkontext.hosts.forge.ui.element_ids import TITLE
 from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.images.files import pictures_in
 from lib_fluxkontext.images.sizing import plan_size
-from lib_fluxkontext.settings import FIELD_NAMES, PLACEMENTS, SIZINGS, STITCHES, KontextSettings, default_of
+from lib_fluxkontext.settings import PLACEMENTS, SIZINGS, STITCHES, KontextSettings, by_name, default_of
 from lib_fluxkontext.text_values import parse_boolean
 
 if TYPE_CHECKING:
@@ -224,9 +224,7 @@ def _settings_of(p: PlotProcessing) -> Mapping[str, Any]:
     """Return what the request says, by setting name; it has not been checked."""
     for script in p.scripts.alwayson_scripts:
         if script.title() == TITLE:
-            arguments = p.script_args[script.args_from : script.args_to]
-            first = arguments[0] if arguments else None
-            return first if isinstance(first, Mapping) else dict(zip(FIELD_NAMES, arguments, strict=False))
+            return by_name(p.script_args[script.args_from : script.args_to])
     return {}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from lib_fluxkontext.images.wrapped_text import wrapped
+
 PAPER, INK = "#ffffff", "#b91c1c"
 LARGEST_SHARE = 14
 """The font is at most so many times smaller than the picture is wide."""
@@ -38,25 +40,3 @@ def reason_picture(reason: str, size: tuple[int, int], font_of: FontOf) -> Image
             break
     draw.multiline_text((margin, margin), text, fill=INK, font=font)
     return picture
-
-
-def wrapped(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """Break a text into lines of a width; a word that is longer is broken, too.
-
-    Args:
-        text: one line.
-        width: in pixels.
-        length: returns a text's width in pixels.
-    """
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if length(longer) <= width:
-            lines[-1] = longer
-            continue
-        lines.append("")
-        for character in word:
-            if lines[-1] and length(lines[-1] + character) > width:
-                lines.append("")
-            lines[-1] += character
-    return [line for line in lines if line]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from lib_fluxkontext.settings import FIELD_NAMES, IMAGE_FIELDS
+from lib_fluxkontext.settings import IMAGE_FIELDS, by_name
 
 NOTE = 'Flux Kontext is off: its references were not used. Tick the panel\'s box (API: "enabled": true) to use them.'
 LABEL = "Kontext note"
@@ -19,8 +19,7 @@ def has_unused_references(p: object, arguments: Sequence[Any]) -> bool:
         p: Forge's processing object.
         arguments: the script's.
     """
-    first = arguments[0] if arguments else None
-    given = first if isinstance(first, Mapping) else dict(zip(FIELD_NAMES, arguments, strict=False))
+    given = by_name(arguments)
     if given.get("enabled"):
         return False
     if given.get("init_image_as_reference") and getattr(p, "init_images", None):
