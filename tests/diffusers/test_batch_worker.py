@@ -193,9 +193,14 @@ def test_checkpoints_load_when_they_change_and_never_again_where_they_cannot(
 
 
 def test_a_lora_changes_its_own_rows_alone(
-    worker: DiffusersWorker, photos: tuple[Path, Path], pipeline: Any, tmp_path: Path
+    worker: DiffusersWorker,
+    photos: tuple[Path, Path],
+    pipeline: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     pytest.importorskip("peft")
+    request.addfinalizer(pipeline.unload_lora_weights)  # other tests share the pipeline
     from safetensors.torch import save_file
 
     query = pipeline.transformer.transformer_blocks[0].attn.to_q

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from playwright.sync_api import BrowserContext, Locator, Page, Request, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 
 from tests.support.waiting import wait_until
 
@@ -49,8 +49,8 @@ LOOKS_ANSWERED, LOOKS = 6, 15
 """In so many looks in succession no input may have changed: where all of gradio's first events are known to be
 answered, and where they are not."""
 
-GRADIO = ("/queue/join", "/queue/data", "/run/")
-"""In the addresses of requests that belong to gradio's events; answers come in a stream from ``/queue/data``."""
+EVENTS = Path(__file__).with_name("gradio_events.js")
+"""Counts gradio's events in the page."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class AccessibleNode:
     role: str
     name: str
     properties: dict[str, Any] = field(default_factory=dict)
+
+
+class Events(NamedTuple):
+    """Gradio's events of a page: those answered since it was opened, and those that are not yet."""
+
+    answered: int
+    pending: int
 
 
 def browser_path() -> str | None:
@@ -77,30 +84,15 @@ class ForgePage:
         self.gallery_before: str | None = None
         self.report_before: str | None = None
         self.opened = False
-        self.asking: set[Request] = set()
-        self.answers = 0
+        page.add_init_script(path=EVENTS)
         page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._note_start)
-        for event in ("requestfinished", "requestfailed"):  # either side may close a stream
-            page.on(event, self._note_end)
-
-    def _note_start(self, request: Request) -> None:
-        if any(part in request.url for part in GRADIO):
-            self.asking.add(request)
-
-    def _note_end(self, request: Request) -> None:
-        if request in self.asking:
-            self.asking.remove(request)
-            self.answers += "/queue/data" in request.url
 
     def open(self, url: str, *, dark: bool = False, timeout: float = 90) -> None:
         """Open the page and wait until Gradio has built it and its initial events are over."""
         if not self.opened:
             self._forget(url)
         self.opened = True
-        self.asking.clear()
-        self.answers = 0
         self.page.goto(f"{url}/?__theme={'dark' if dark else 'light'}", wait_until="domcontentloaded")
         self.page.wait_for_selector("#txt2img_generate", state="visible", timeout=timeout * 1000)
         self.settle(timeout)
@@ -116,11 +108,12 @@ class ForgePage:
 
         Looks are counted, not seconds: while the page is busy and cannot change anything, it does not answer either.
         """
-        seen: list[tuple[str, int]] = []
+        seen: list[tuple[str, Events]] = []
 
         def still() -> bool:
-            seen.append((self.page.evaluate(VALUES), self.answers))
-            looks = LOOKS_ANSWERED if self.answers and not self.asking else LOOKS
+            events = self.events()
+            seen.append((self.page.evaluate(VALUES), events))
+            looks = LOOKS_ANSWERED if events.answered and not events.pending else LOOKS
             last = seen[-looks:]
             return len(last) == looks and len(set(last)) == 1
 
@@ -180,16 +173,21 @@ class ForgePage:
         """Poll until a condition holds, as ``waiting.wait_until`` does, while the page's events are handled."""
         wait_until(condition, timeout, what, sleep=lambda seconds: self.page.wait_for_timeout(seconds * 1000))
 
+    def events(self) -> Events:
+        """Return how many of gradio's events the page has had answered, and how many are pending."""
+        return Events(*self.page.evaluate("() => [testGradio.answers(), testGradio.pending()]"))
+
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Wait until gradio has answered what the block triggers: until a stream has ended and none is open."""
-        before = self.answers
+        """Wait until gradio has answered the event that the block triggers, and every other."""
+        before = self.events().answered
         yield
 
-        def waiting() -> str:
-            return f"gradio's answer; {self.answers - before} came, open: {[request.url for request in self.asking]}"
+        def done() -> bool:
+            events = self.events()
+            return events.answered > before and not events.pending
 
-        self.wait_until(lambda: self.answers > before and not self.asking, waiting, 30)
+        self.wait_until(done, lambda: f"an answer of gradio's after {before}; {self.events()}", 30)
 
     def clear_image(self, elem_id: str) -> None:
         """Clear a picture component."""

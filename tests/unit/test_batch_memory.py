@@ -50,11 +50,16 @@ def peak(folder: OutputFolder, count: int, made: int) -> int:
         tracemalloc.stop()
 
 
+def growths(path: Path) -> list[int]:
+    """Return by how many bytes many rows need more than few: while they are made, and when they are started again."""
+    few, many = (OutputFolder(path / name, durable=False) for name in ("few", "many"))
+    return [peak(many, MANY, MANY * made) - peak(few, FEW, FEW * made) for made in (True, False)]
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    few, many = (OutputFolder(tmp_path / name, durable=False) for name in ("few", "many"))
-    peak(OutputFolder(tmp_path / "first", durable=False), MANY, MANY)  # what is imported, and kept once
-    for made in (True, False):
-        least = peak(few, FEW, FEW * made)
-        growth = peak(many, MANY, MANY * made) - least
-        assert growth < BYTES_A_ROW * (MANY - FEW)
+    # Twice, for what is imported, and for Python's table of interned strings (parts of paths are some), which grows
+    # by megabytes at a time, but seldom.
+    attempts = [growths(tmp_path / name) for name in ("first", "second")]
+    made, again = (min(attempt[case] for attempt in attempts) for case in (0, 1))
+    assert max(made, again) < BYTES_A_ROW * (MANY - FEW)
