@@ -19,6 +19,11 @@ from tests.support.photos import cat, woman
 
 FOLDER = Path(__file__).parent
 HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
+SMALL_PAGE = {"FLUX_KONTEXT_SMALL_PAGE": "1"}
+
+HIDDEN_TABS = ["Extensions", "Checkpoint Merger"]
+KEPT_EXTENSIONS = {"prompt-bracket-checker", "sd_forge_controlnet", "sd_forge_image_stitch", "sd_forge_lora"}
+"""Of those that come with a host, what people use beside Kontext on its page. The API's servers have them all."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -105,8 +110,10 @@ def plain_forge(host: Host) -> Iterator[ForgeServer]:
 
 @pytest.fixture(scope="session")
 def forge_page(host: Host) -> Iterator[ForgeServer]:
-    """The page, with the extension and the small Flux checkpoint."""
-    with ForgeServer(host=host, env=HOOKS, nowebui=False) as server:
+    """The page, with the extension, the small Flux checkpoint and few parts of others, which make it slow."""
+    disabled = sorted(host.builtin_extensions - KEPT_EXTENSIONS)
+    fewer = {"disabled_extensions": disabled, "hidden_tabs": HIDDEN_TABS}
+    with ForgeServer(host=host, env=HOOKS | SMALL_PAGE, settings=fewer, nowebui=False) as server:
         yield server
 
 

@@ -56,6 +56,11 @@ class Host:
         """The flags that tests start it with."""
         return [*COMMON_FLAGS, *self.cpu_flags, *self.more_flags]
 
+    @property
+    def builtin_extensions(self) -> set[str]:
+        """The names of the extensions that come with it."""
+        return {folder.name for folder in (self.root / "extensions-builtin").iterdir()}
+
     def unavailable(self) -> str | None:
         """Return None where it can be started, else the reason, in a line that says what to do."""
         hint = f"set {self.variable} to the folder of an installed {self.title}"

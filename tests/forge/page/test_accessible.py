@@ -129,6 +129,7 @@ def visited_by_tab(page: ForgePage) -> list[str]:
         if place.removeprefix(PANEL) not in visited:
             visited.append(place.removeprefix(PANEL))
         page.page.keyboard.press("Tab")
+    page.page.evaluate("document.activeElement.blur()")  # the next control may have unfolded its options
     return visited
 
 
