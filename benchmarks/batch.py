@@ -202,7 +202,7 @@ def _run_null(manifest: Path, output: Path) -> None:
     from lib_fluxkontext.commands.main import main as command_line
 
     os.fsync = lambda file: None  # type: ignore[assignment]  # a disk's speed is not a batch's own
-    batch.local_workers = lambda where: [NullWorker()]  # type: ignore[assignment]
+    batch.local_workers = lambda where: [NullWorker()]
     batch.WorkerOptions.check = lambda options: None  # type: ignore[method-assign]  # which asks PyTorch for the device
     code = command_line(["batch", str(manifest), "--output", str(output)])
     print(json.dumps({"code": code, "seconds": time.perf_counter() - start, "peak": peak_bytes()}))

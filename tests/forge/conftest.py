@@ -22,6 +22,8 @@ HOOKS = {"FLUX_KONTEXT_TEST_HOOKS": "1"}
 SMALL_PAGE = {"FLUX_KONTEXT_SMALL_PAGE": "1"}
 
 HIDDEN_TABS = ["Extensions", "Checkpoint Merger"]
+"""Not "Extras": Neo's page fails without."""
+
 KEPT_EXTENSIONS = {"prompt-bracket-checker", "sd_forge_controlnet", "sd_forge_image_stitch", "sd_forge_lora"}
 """Of those that come with a host, what people use beside Kontext on its page. The API's servers have them all."""
 

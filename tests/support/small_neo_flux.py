@@ -18,7 +18,7 @@ class SmallNeoFluxTransformer(SmallFluxTransformer):
     """``forward`` appends the references of ``dynamic_args`` and cuts them off again, as Neo's does."""
 
     patch_size = 2
-    inner_forward = property()  # type: ignore[assignment]  # Neo has none
+    inner_forward = property()  # Neo has none
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(in_place=True, **kwargs)

@@ -10,13 +10,13 @@ import os
 
 from modules import script_callbacks, shared
 
-OURS = "flux_kontext_"
-
 
 def hide_others() -> None:
     """Hide the settings of all others that are registered by now."""
+    from lib_fluxkontext.hosts.forge.integration.options import PREFIX
+
     for name, info in shared.opts.data_labels.items():
-        if not name.startswith(OURS):
+        if not name.startswith(PREFIX):
             info.section = (None, "Hidden options")
 
 
