@@ -13,8 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.support.browser import ForgePage, open_browser
+from tests.support.browser import open_browser
 from tests.support.forge_install import FORGE, REPO_ROOT
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check, drop_both, facts, lay_out, save_photos, select, unfold, unfold_report
 

@@ -1,10 +1,15 @@
-// Counts gradio's events as they begin and end, for tests that wait for them. Streams tell nothing: one is shared by
-// many events, and one that was opened for an event whose answer came over the last stream stays open.
+// Counts gradio's events as they begin and end, for tests that wait for them, and keeps their answers from being lost.
+//
+// The server ends its stream of answers when it knows of no event any more, and gradio's client closes it then. An
+// event that was asked for meanwhile has no stream until the next one is asked for (gradio 4.40; a busy machine is
+// enough). Here such a stream goes on: tests look at this extension, not at that.
 (() => {
     const asked = new Set();
     const ended = new Set();
     let asking = 0;
     let direct = 0;
+
+    const pending = () => asking + [...asked].filter((id) => !ended.has(id)).length;
 
     // An event that goes through the queue: the reply names it, its answer comes in a stream.
     async function queued(response) {
@@ -27,30 +32,54 @@
         direct += 1;
     }
 
-    async function listen(stream) {
+    async function* messages(stream) {
         const decoder = new TextDecoder();
         let text = "";
-        try {
-            for await (const chunk of stream) {
-                text += decoder.decode(chunk, { stream: true });
-                const lines = text.split("\n");
-                text = lines.pop();
-                for (const line of lines.filter((one) => one.startsWith("data:"))) {
-                    const message = JSON.parse(line.slice("data:".length));
-                    if (message.msg === "process_completed") {
-                        ended.add(message.event_id);
-                    }
-                }
-            }
-        } catch {
-            // The page closed the stream.
+        for await (const chunk of stream) {
+            text += decoder.decode(chunk, { stream: true });
+            const parts = text.split("\n\n");
+            text = parts.pop();
+            yield* parts;
         }
+    }
+
+    // Passes answers on; returns the message that closes the stream, or undefined where it ends without.
+    async function pass(stream, controller) {
+        const encoder = new TextEncoder();
+        for await (const message of messages(stream)) {
+            const { msg, event_id: id } = JSON.parse(message.replace(/^data:/, ""));
+            if (msg === "process_completed") {
+                ended.add(id);
+            }
+            const encoded = encoder.encode(`${message}\n\n`);
+            if (msg === "close_stream") {
+                return encoded;
+            }
+            controller.enqueue(encoded);
+        }
+    }
+
+    async function passAll(first, open, controller) {
+        for (let response = first; response.ok; response = await open()) {
+            const close = await pass(response.body, controller);
+            while (asking) {
+                await new Promise((resolve) => setTimeout(resolve, 10));
+            }
+            if (!close || !pending()) {
+                if (close) {
+                    controller.enqueue(close);
+                }
+                break;
+            }
+        }
+        controller.close();
     }
 
     const fetched = window.fetch;
     window.fetch = async (input, options) => {
         const address = String(input.url ?? input);
-        const response = fetched(input, options);
+        const open = () => fetched(input, options);
+        const response = open();
         if (address.includes("/queue/join")) {
             queued(response);
         } else if (address.includes("/run/")) {
@@ -59,14 +88,16 @@
         if (!address.includes("/queue/data")) {
             return response;
         }
-        const { body, status, statusText, headers } = await response;
-        const [theirs, ours] = body.tee();
-        listen(ours);
-        return new Response(theirs, { status, statusText, headers });
+        const first = await response;
+        const { status, statusText, headers } = first;
+        const body = new ReadableStream({
+            start(controller) {
+                // An error is the page's own: it has left the stream.
+                passAll(first, open, controller).catch((error) => controller.error(error));
+            },
+        });
+        return new Response(body, { status, statusText, headers });
     };
 
-    window.testGradio = {
-        answers: () => ended.size + direct,
-        pending: () => asking + [...asked].filter((id) => !ended.has(id)).length,
-    };
+    window.testGradio = { answers: () => ended.size + direct, pending };
 })();

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.photos import cat, woman
 
 PANEL = "txt2img_flux_kontext"
@@ -28,7 +28,7 @@ def unfold_report(page: ForgePage, panel: str = PANEL) -> None:
 def facts(page: ForgePage, slot: int, contains: str, panel: str = PANEL) -> str:
     """Wait until the facts under a slot contain a text, and return them."""
     element = page.element(f"{panel}_facts{slot}")
-    element.get_by_text(contains).first.wait_for(timeout=15000)
+    element.get_by_text(contains).first.wait_for()
     return element.inner_text()
 
 
@@ -88,7 +88,7 @@ def show_runs(page: ForgePage, contains: str) -> str:
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
     table = page.element(f"{PANEL}_runs_table")
-    table.get_by_text(contains).first.wait_for(timeout=15000)
+    table.get_by_text(contains).first.wait_for()
     return table.inner_text()
 
 
@@ -128,11 +128,11 @@ def set_scene(page: ForgePage, folder: Path, steps: int = 12) -> None:
     page.fill("txt2img_steps", steps)
     page.fill(f"{PANEL}_threshold", 0.6)
     page.fill(f"{PANEL}_reference_refresh", 4)
-    page.element(f"{PANEL}_facts2").get_by_text("624×416").wait_for(timeout=15000)
+    page.element(f"{PANEL}_facts2").get_by_text("624×416").wait_for()
     page.generate()
     page.report()
     unfold_report(page)
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
-    page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for(timeout=15000)
+    page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for()
     page.page.evaluate("document.activeElement.blur()")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 
 _SEND = """(element, [kind, files]) => {
     const transfer = new DataTransfer();

@@ -23,7 +23,8 @@ from lib_fluxkontext.settings import KontextSettings
 from lib_fluxkontext.telemetry.memory import MemoryUse
 from lib_fluxkontext.telemetry.records import CallRecord, GenerationReport, PassReport
 from tests.support.batch_rows import a_row, some_rows
-from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.browser import browser_path, open_browser
+from tests.support.forge_page import ForgePage
 
 HOSTILE = "</script><script>document.title = 'run'</script> <!-- <script> \"'`\\ &amp; \u2028\u2029 \n"
 """Ends an element, a comment, a string or a line, were it not escaped."""

@@ -14,7 +14,8 @@ from lib_fluxkontext.images.pair import PicturePair
 from lib_fluxkontext.presentation.comparison import comparison_html
 from lib_fluxkontext.presentation.page import report_page
 from lib_fluxkontext.telemetry.records import GenerationReport
-from tests.support.browser import ForgePage, browser_path, open_browser
+from tests.support.browser import browser_path, open_browser
+from tests.support.forge_page import ForgePage
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 SLIDER = "#comparison input"

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.support.browser import ForgePage, OpenPage, new_page, start_browser
+from tests.support.browser import OpenPage, new_page, start_browser
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL
 from tests.support.reload import built_with

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import AccessibleNode, ForgePage
+from tests.support.forge_page import AccessibleNode, ForgePage
 from tests.support.panel import PANEL, check, drop_both, facts, show_runs, unfold_report, wait_lit, wait_value
 
 OPERATED = {
@@ -81,7 +81,7 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     page.fill(f"{PANEL}_threshold", 1.0)
     page.fill("txt2img_steps", 12)
     page.generate()
-    page.element(f"{PANEL}_spoken").get_by_text("Steps: 12 in").wait_for(state="attached", timeout=15000)
+    page.element(f"{PANEL}_spoken").get_by_text("Steps: 12 in").wait_for(state="attached")
     spoken = page.page.evaluate("window.testSpoken")
     assert len(spoken) == len(set(spoken)) <= 6  # at most each quarter and the end
     assert "1 computed, 11 reused" in spoken[-1]
@@ -89,7 +89,7 @@ def test_every_control_has_a_name_and_every_table_its_headings(page: ForgePage, 
     page.element(f"{PANEL}_report").locator("details[data-fk-fold=table] > summary").click()
     show_runs(page, "Euler")
     page.click(f"{PANEL}_runs_csv")
-    page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)
+    page.element(f"{PANEL}_runs_file").locator("a").first.wait_for()
 
     tree = page.accessible(PANEL)
     assert nameless(tree) == []
@@ -155,7 +155,7 @@ def test_the_keyboard_alone_turns_the_panel_on_and_off_and_chooses_a_preset(page
     keyboard.press("Enter")
     wait_value(page, f"{PANEL}_threshold", str(PRESETS["Fast"]["cache_threshold"]))
     wait_lit(page, ["Fast"])
-    page.element(f"{PANEL}_preset_fast").and_(page.page.locator("[aria-pressed=true]")).wait_for(timeout=5000)
+    page.element(f"{PANEL}_preset_fast").and_(page.page.locator("[aria-pressed=true]")).wait_for()
     buttons = [node for node in page.accessible(f"{PANEL}_presets") if node.role == "button"]
     assert {node.name: node.properties["pressed"] for node in buttons} == {
         name: str(name == "Fast").lower() for name in PRESETS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check
 from tests.support.photos import woman
@@ -85,7 +85,7 @@ def test_a_moved_result_is_told_compared_and_aligned(
 
     page.element(f"{PANEL}_report").get_by_role("button", name="Align").click()
     page.wait_until(lambda: page.page.locator(THUMBNAILS).count() == 2, lambda: "the aligned picture in the gallery")
-    page.page.locator(f"{THUMBNAILS}.selected").nth(0).wait_for(timeout=10000)
+    page.page.locator(f"{THUMBNAILS}.selected").nth(0).wait_for()
     page.wait_until(lambda: "Kontext aligned: " in page.infotext(), lambda: page.infotext())
     assert numbers(page.infotext()) == pytest.approx((6, 2), abs=0.25)
     before, after = (
@@ -102,7 +102,7 @@ def test_a_moved_result_is_told_compared_and_aligned(
     assert np.array_equal(np.asarray(Image.open(saved[0])), np.asarray(after))
 
     press_align(page)  # the aligned picture is selected now
-    page.page.locator(".toast-body").get_by_text("lies on the reference already").wait_for(timeout=15000)
+    page.page.locator(".toast-body").get_by_text("lies on the reference already").wait_for()
     assert page.page.locator(THUMBNAILS).count() == 2
     assert "Traceback" not in forge_page.log_text()[log:]
 
@@ -114,7 +114,7 @@ def test_a_result_that_shows_something_else_is_compared_and_nothing_is_claimed(
     assert page.page.locator(COMPARISON).count() == 1
     assert page.page.locator(MATCH).count() == 0
     press_align(page)
-    page.page.locator(".toast-body").get_by_text("shares too little with the reference").wait_for(timeout=15000)
+    page.page.locator(".toast-body").get_by_text("shares too little with the reference").wait_for()
 
 
 def test_without_a_reference_there_is_nothing_to_compare(page: ForgePage, files: dict[str, Path]) -> None:
@@ -126,4 +126,4 @@ def test_without_a_reference_there_is_nothing_to_compare(page: ForgePage, files:
     page.report()
     assert page.page.locator(COMPARISON).count() == 0
     press_align(page)
-    page.page.locator(".toast-body").get_by_text("no reference to align to").wait_for(timeout=15000)
+    page.page.locator(".toast-body").get_by_text("no reference to align to").wait_for()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.forge.page.test_looks import FAULTLESS, LEAST_CONTRAST, LOOKS
-from tests.support.browser import ForgePage, OpenPage
+from tests.support.browser import OpenPage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check, drop_both, facts, lay_out, select, unfold_report, wait_value
 from tests.support.reload import built_with
@@ -39,7 +40,7 @@ def test_at_first_sight_there_is_what_a_first_picture_needs_in_620_pixels(
         page.open(forge_page.url)
         page.open_accordion(PANEL)
         drop_both(page, files)
-        page.element(f"{PANEL}_more_slots").wait_for(state="visible", timeout=15000)
+        page.element(f"{PANEL}_more_slots").wait_for(state="visible")
         for name in AT_FIRST_SIGHT:
             assert page.element(f"{PANEL}_{name}").is_visible(), name
         for name in FOLDED:
@@ -54,7 +55,7 @@ def test_at_first_sight_there_is_what_a_first_picture_needs_in_620_pixels(
         assert (faults["clipped"], faults["overlapping"]) == ([], [])
         page.open_accordion(f"{PANEL}_advanced")
         select(page, f"{PANEL}_stitch", "row")
-        page.element(f"{PANEL}_stitched").locator("img").wait_for(timeout=15000)
+        page.element(f"{PANEL}_stitched").locator("img").wait_for()
         assert page.page.evaluate(LOOKS, [[f"#{PANEL}"], LEAST_CONTRAST]) == FAULTLESS
 
 
@@ -157,7 +158,7 @@ def test_the_report_stands_under_the_gallery_if_the_user_says_so(under_the_galle
     assert page.element(PANEL).locator(f"#{PANEL}_report").count() == 0
     page.fill("txt2img_steps", 12)
     page.start_generation()
-    report.locator(".fk-live .fk-strip").wait_for(timeout=60000)
+    report.locator(".fk-live .fk-strip").wait_for()
     page.wait_generation_done()
     assert "0 of 12" in page.report().locator(".fk-strip").inner_text()
     report.get_by_role("button", name="Use ").click()

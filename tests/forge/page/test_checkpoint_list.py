@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import checkpoint_files as checkpoints
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL
 
@@ -30,16 +30,16 @@ def choose(page: ForgePage, forge: ForgeServer, checkpoint: str) -> None:
     def chosen() -> bool:
         return checkpoint in str(forge.get("/sdapi/v1/options")[1].get("sd_model_checkpoint"))
 
-    page.wait_until(chosen, lambda: f"{checkpoint} to be chosen", 30)
+    page.wait_until(chosen, lambda: f"{checkpoint} to be chosen")
 
 
 @pytest.mark.both_hosts
 def test_the_warning_follows_the_list_of_checkpoints(page: ForgePage, forge_page: ForgeServer) -> None:
     warning = page.element(f"{PANEL}_warning")
     choose(page, forge_page, checkpoints.SD15)
-    warning.get_by_text("It takes no references.").wait_for(timeout=15000)
+    warning.get_by_text("It takes no references.").wait_for()
     choose(page, forge_page, checkpoints.FLUX)
-    warning.get_by_text("It takes no references.").wait_for(state="detached", timeout=15000)
+    warning.get_by_text("It takes no references.").wait_for(state="detached")
     assert checkpoints.FLUX in page.element(f"{PANEL}_checkpoint").text_content()
 
 

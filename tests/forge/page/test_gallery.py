@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from tests.support.browser import ForgePage
 from tests.support.forge_install import NEO
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.images import decode_image
 from tests.support.panel import IMG2IMG_PANEL, PANEL, check, facts, is_checked, unfold, wait_value
@@ -41,7 +41,7 @@ def test_with_an_empty_gallery_the_buttons_say_so_and_change_nothing(page: Forge
         if place:
             unfold(page)
         page.click(button)
-        page.page.locator(".toast-body").get_by_text("no picture in the gallery yet").nth(place).wait_for(timeout=15000)
+        page.page.locator(".toast-body").get_by_text("no picture in the gallery yet").nth(place).wait_for()
         assert is_unfolded(page) == bool(place)
     assert page.element("tab_txt2img").is_visible()
     assert page.element(f"{PANEL}_image1").locator("img").count() == 0
@@ -85,7 +85,7 @@ def test_a_result_goes_into_either_slot_and_to_img2img_and_back_unchanged(
 
     page.click(f"{PANEL}_to_img2img")
     init = page.page.locator("#img2img_image img[src^='data:']").first
-    init.wait_for(timeout=15000)
+    init.wait_for()
     wait_value(page, "img2img_width", "320")
     sent = image.convert("RGB").convert("RGBA") if forge_page.host is NEO else image  # Neo drops what is transparent
     assert np.array_equal(np.asarray(decode_image(init.evaluate("image => image.src"))), np.asarray(sent))

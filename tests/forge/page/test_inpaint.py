@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.panel import IMG2IMG_PANEL, PANEL, check, unfold
 from tests.support.photos import woman
 

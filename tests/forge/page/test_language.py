@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.panel import PANEL, set_scene
 
 SHOWN = """(ids) => ids.flatMap(id => {

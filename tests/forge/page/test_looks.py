@@ -40,9 +40,9 @@ def test_the_panel_can_be_read_and_nothing_is_cut_off(
             if summary.locator("..").get_attribute("open") is None:
                 summary.click()
         select(page, f"{PANEL}_sizing", "to output")
-        page.element(f"{PANEL}_facts2").get_by_text("Crops 33%").wait_for(timeout=15000)
+        page.element(f"{PANEL}_facts2").get_by_text("Crops 33%").wait_for()
         page.click(f"{PANEL}_runs_csv")
-        page.element(f"{PANEL}_runs_file").locator("a").first.wait_for(timeout=15000)
+        page.element(f"{PANEL}_runs_file").locator("a").first.wait_for()
         for width in (1280, 800):
             page.page.set_viewport_size({"width": width, "height": 1600})
             faults = page.page.evaluate(LOOKS, [[f"#{PANEL}", "#image_buttons_txt2img"], LEAST_CONTRAST])

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Locator
 
 from lib_fluxkontext.settings import DEFAULT_THRESHOLD
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.panel import IMG2IMG_PANEL, PANEL, is_checked, lit, value, wait_lit
 
 HYPER = "<lora:Hyper-FLUX.1-dev-8steps-lora:0.125>"
@@ -26,13 +26,13 @@ def type_prompt(page: ForgePage, text: str, tab: str = "txt2img") -> None:
 def hint(page: ForgePage, contains: str, panel: str = PANEL) -> Locator:
     """Wait until the suggestion contains a text, and return its paragraph."""
     found = page.element(f"{panel}_lora_hint").locator("p").filter(has_text=contains)
-    found.wait_for(timeout=15000)
+    found.wait_for()
     return found
 
 
 def wait_no_hint(page: ForgePage) -> None:
     """Wait until nothing is suggested."""
-    page.element(f"{PANEL}_lora_hint").locator("p").wait_for(state="detached", timeout=15000)
+    page.element(f"{PANEL}_lora_hint").locator("p").wait_for(state="detached")
 
 
 @pytest.mark.both_hosts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.hosts.forge.lifecycle.unused import NOTE
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.panel import PANEL
 
 

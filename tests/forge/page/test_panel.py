@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import (
     IMG2IMG_PANEL,
@@ -52,7 +52,7 @@ def test_two_photographs_in_one_picture_out_with_its_report(
     assert re.search(r"Kontext image 2: [0-9a-f]{12} 451×300", infotext)
     page.open(forge_page.url)
     unfold(page)
-    page.element(f"{PANEL}_report").get_by_text("3 of 4").first.wait_for(timeout=15000)
+    page.element(f"{PANEL}_report").get_by_text("3 of 4").first.wait_for()
     assert page.element(f"{PANEL}_report").locator(".fk-strip").inner_text() == strip
 
 
@@ -63,7 +63,7 @@ def test_steps_are_shown_while_it_samples(page: ForgePage, files: dict[str, Path
     page.fill("txt2img_steps", 12)
     report = page.element(f"{PANEL}_report")
     page.start_generation()
-    report.locator(".fk-live .fk-strip").get_by_text(re.compile(r"^([2-9]|1[0-2]) of 12$")).wait_for(timeout=60000)
+    report.locator(".fk-live .fk-strip").get_by_text(re.compile(r"^([2-9]|1[0-2]) of 12$")).wait_for()
     strip = report.locator(".fk-strip").inner_text()
     assert re.search(r"Step\s+\d+ of 12\s+Step time\s.+s\s+Reused\s+\d+ of \d+\s+Time left\s.+s\s+Process", strip), (
         strip
@@ -80,7 +80,7 @@ def test_a_full_card_is_reported_while_it_samples(page: ForgePage, files: dict[s
     page.element("txt2img_prompt").locator("textarea").fill("a full card")
     page.start_generation()
     live = page.element(f"{PANEL}_report").locator(".fk-live")
-    live.get_by_text("The card was full").wait_for(timeout=60000)
+    live.get_by_text("The card was full").wait_for()
     assert "12.00 GB of 12.00 GB" in live.locator(".fk-strip").inner_text()
     assert "Lower GPU Weights" in live.inner_text()
     page.wait_generation_done()
@@ -140,7 +140,7 @@ def test_pasted_parameters_restore_the_panel_and_name_what_is_missing(
     )
     paste(page, infotext)
     missing = page.element(f"{PANEL}_missing")
-    missing.get_by_text("Reference 1 of the pasted parameters is missing").wait_for(timeout=15000)
+    missing.get_by_text("Reference 1 of the pasted parameters is missing").wait_for()
     assert "640×480" in missing.inner_text()
     assert "0123456789ab" in missing.inner_text()
     wait_value(page, f"{PANEL}_threshold", "0.33")
@@ -196,13 +196,13 @@ def test_recommended_settings_are_set_and_undone(page: ForgePage, files: dict[st
 def test_the_checkpoint_line_says_model_and_memory(page: ForgePage, files: dict[str, Path]) -> None:
     line = page.element(f"{PANEL}_checkpoint")
     page.fill("txt2img_width", 512)
-    line.get_by_text("FLUX.1 dev or Kontext").wait_for(timeout=15000)
+    line.get_by_text("FLUX.1 dev or Kontext").wait_for()
     assert "billion parameters" in line.inner_text()
     assert "references" not in line.inner_text().split("estimated")[1]
     page.drop_image(f"{PANEL}_image1", files["woman"])
-    line.get_by_text("references").wait_for(timeout=15000)
+    line.get_by_text("references").wait_for()
     page.fill(f"{PANEL}_reference_refresh", 4)
-    line.get_by_text("keys and values").wait_for(timeout=15000)
+    line.get_by_text("keys and values").wait_for()
 
 
 def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, files: dict[str, Path]) -> None:
@@ -214,9 +214,9 @@ def test_the_missing_note_goes_when_the_reference_is_dropped(page: ForgePage, fi
     facts(page, 1, "Empty")
     paste(page, "x\n" + infotext[infotext.index("Steps:") :])
     missing = page.element(f"{PANEL}_missing")
-    missing.get_by_text("is missing").wait_for(timeout=15000)
+    missing.get_by_text("is missing").wait_for()
     page.drop_image(f"{PANEL}_image1", files["woman"])
-    missing.get_by_text("is missing").wait_for(state="detached", timeout=15000)
+    missing.get_by_text("is missing").wait_for(state="detached")
 
 
 def test_img2img_alone_offers_its_init_image_as_reference(page: ForgePage, files: dict[str, Path]) -> None:

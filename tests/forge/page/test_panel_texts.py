@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, facts
 
@@ -35,13 +35,13 @@ def test_mute_is_not_kept_as_a_default(page: ForgePage, forge_page: ForgeServer)
 def test_references_are_spoken_of_only_while_a_slot_has_one(page: ForgePage, files: dict[str, Path]) -> None:
     page.element("txt2img_prompt").locator("textarea").fill(HYPER)
     hint = page.element(f"{PANEL}_lora_hint")
-    hint.get_by_text("Suggested: First Block Cache off, 8 to 10 steps;").wait_for(timeout=15000)
+    hint.get_by_text("Suggested: First Block Cache off, 8 to 10 steps;").wait_for()
     page.drop_image(f"{PANEL}_image1", files["woman"])
-    hint.get_by_text("references refreshed every 2 steps").wait_for(timeout=15000)
+    hint.get_by_text("references refreshed every 2 steps").wait_for()
     page.element(f"{PANEL}_mute1").locator("input").check()
-    hint.get_by_text("references refreshed every 2 steps").wait_for(state="detached", timeout=15000)
+    hint.get_by_text("references refreshed every 2 steps").wait_for(state="detached")
     page.element(f"{PANEL}_mute1").locator("input").uncheck()
-    hint.get_by_text("references refreshed every 2 steps").wait_for(timeout=15000)
+    hint.get_by_text("references refreshed every 2 steps").wait_for()
     page.click(f"{PANEL}_clear")
     facts(page, 1, "Empty")
-    hint.get_by_text("references refreshed every 2 steps").wait_for(state="detached", timeout=15000)
+    hint.get_by_text("references refreshed every 2 steps").wait_for(state="detached")

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Locator
 
 from lib_fluxkontext.hosts.forge.ui.prompt_patterns import PATTERNS
-from tests.support.browser import ForgePage
 from tests.support.forge_install import Host
+from tests.support.forge_page import ForgePage
 from tests.support.host_tokenizer import count
 from tests.support.panel import IMG2IMG_PANEL, PANEL, paste
 
@@ -45,7 +45,7 @@ def choose(page: ForgePage, title: str, panel: str = PANEL) -> None:
 def tokens(page: ForgePage, contains: str, panel: str = PANEL) -> Locator:
     """Wait until the line on tokens contains a text, and return its paragraph."""
     found = page.element(f"{panel}_prompt_tokens").locator("p").filter(has_text=contains)
-    found.wait_for(timeout=15000)
+    found.wait_for()
     return found
 
 
@@ -150,7 +150,7 @@ def test_the_tokens_are_those_that_the_hosts_tokenizer_makes(page: ForgePage, ho
     tokens(page, f"T5: {expected} of 512")
     assert expected > 12
     type_prompt(page, "")
-    page.element(f"{PANEL}_prompt_tokens").locator("p").wait_for(state="detached", timeout=15000)
+    page.element(f"{PANEL}_prompt_tokens").locator("p").wait_for(state="detached")
 
 
 def test_a_prompt_that_no_key_wrote_is_counted(page: ForgePage, host: Host) -> None:

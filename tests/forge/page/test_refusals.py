@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.panel import IMG2IMG_PANEL, PANEL, check, drop_both, facts, unfold
 from tests.support.photos import cat, woman
 
@@ -39,7 +39,7 @@ def test_a_damaged_file_is_refused_in_its_slot_and_on_generate(
     page.generate(refused=True)
     assert f"image1: {REASON}" in page.log()
     report = page.element(f"{PANEL}_report")
-    report.get_by_text(f"No picture was made: image1: {REASON}").wait_for(timeout=15000)
+    report.get_by_text(f"No picture was made: image1: {REASON}").wait_for()
 
     page.drop_image(f"{PANEL}_image2", files["woman"])
     page.click(f"{PANEL}_swap")
@@ -74,7 +74,7 @@ def test_a_refused_generation_takes_the_last_reports_place(page: ForgePage, file
     page.drop_image(f"{PANEL}_image3", files["narrow"])
     facts(page, 3, "at most 20")
     page.generate(refused=True)
-    report.get_by_text("No picture was made: image3: 900×40 is 22 times longer than wide").wait_for(timeout=15000)
+    report.get_by_text("No picture was made: image3: 900×40 is 22 times longer than wide").wait_for()
     assert report.locator(".fk-strip").count() == 0
     spoken = page.element(f"{PANEL}_spoken").text_content() or ""
     assert "No picture was made: image3" in spoken

@@ -13,7 +13,7 @@ import pytest
 
 from lib_fluxkontext.history.record import COLUMNS, Run
 from lib_fluxkontext.history.store import RunLog
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, select, show_runs, unfold
 from tests.support.payloads import HOOKS, first_pass, kontext, made, report
@@ -104,7 +104,7 @@ def test_ten_thousand_runs_are_bounded_and_sorted_as_a_whole_and_do_not_slow_the
     assert abs(len(page.page.content()) - len(page_before)) < 0.02 * len(page_before)
     assert "777.7 s" not in show_runs(page, f"50 of {MANY:,} runs")
     select(page, f"{RUNS}_sort", "Fastest sampling")
-    page.element(f"{RUNS}_table").get_by_text("777.7 s").first.wait_for(timeout=15000)  # the oldest of all
+    page.element(f"{RUNS}_table").get_by_text("777.7 s").first.wait_for()  # the oldest of all
     assert page.element(f"{RUNS}_table").locator("tbody tr").count() == 50
     assert notes(forge_page) == []
     assert MANY - 50 < log.count() <= MANY  # the limit counts run numbers, and those of failed runs are not used again

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib_fluxkontext.history.store import RunLog
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check, show_runs, wait_lit
 
@@ -25,7 +25,7 @@ def export(page: ForgePage, button: str, suffix: str) -> bytes:
     """Click one of the run log's export buttons and return the file."""
     page.click(f"{PANEL}_runs_{button}")
     link = page.element(f"{PANEL}_runs_file").locator(f'a[download$="{suffix}"]').first
-    link.wait_for(timeout=15000)
+    link.wait_for()
     with page.page.expect_download() as download:
         link.click()
     return Path(download.value.path()).read_bytes()
@@ -56,7 +56,7 @@ def test_runs_are_logged_compared_exported_and_cleared(
     choose(page, second)
     page.click(f"{PANEL}_runs_compare")
     table = page.element(f"{PANEL}_runs_table")
-    table.get_by_text("Faster than the first").wait_for(timeout=15000)
+    table.get_by_text("Faster than the first").wait_for()
     assert table.locator("th img").count() == 2
     markdown = export(page, "markdown", ".md").decode()
     assert len(markdown.splitlines()) == 4
@@ -66,5 +66,5 @@ def test_runs_are_logged_compared_exported_and_cleared(
     assert table_file.count(b"\r\n") == table_file.count(b"\r") == 3
     page.page.once("dialog", lambda dialog: dialog.accept())
     page.click(f"{PANEL}_runs_clear")
-    table.get_by_text("No runs yet").wait_for(timeout=15000)
+    table.get_by_text("No runs yet").wait_for()
     assert log.count() == 0

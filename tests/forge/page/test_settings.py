@@ -13,7 +13,7 @@ from lib_fluxkontext.hosts.forge.integration.options import PREFIX, Options
 from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.infotext import image_to_infotext
 from lib_fluxkontext.settings import PRESETS
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.option_defaults import DEFAULTS
 from tests.support.panel import PANEL, paste, unfold
@@ -70,7 +70,7 @@ def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_
     setting(page, "panel_hires_references").locator("input").uncheck()
     setting(page, "log").locator("input").uncheck()
     page.click("settings_submit")
-    page.element("settings_result").get_by_text("flux_kontext_panel_sizing").wait_for(timeout=15000)
+    page.element("settings_result").get_by_text("flux_kontext_panel_sizing").wait_for()
     reload_ui(page, forge_page)
     unfold(page)
 
@@ -86,7 +86,7 @@ def test_panel_defaults_from_the_settings_show_after_a_reload_and_leave_the_api_
     assert "primary" in (page.element(f"{PANEL}_preset_fast").get_attribute("class") or "").split()
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
-    page.element(f"{PANEL}_runs_table").get_by_text("The run log is off").wait_for(timeout=15000)
+    page.element(f"{PANEL}_runs_table").get_by_text("The run log is off").wait_for()
     through_api = forge_page.txt2img(**kontext(True), steps=1).info["extra_generation_params"]
     assert through_api["Kontext sizing"] == "to BFL recommended"
     assert (through_api["Kontext half size"], through_api["Kontext cache threshold"]) == ("False", "0.14")
@@ -112,10 +112,10 @@ def test_pasted_parameters_restore_the_white_background_that_infotext_leaves_out
     )
     paste(page, infotext)
     missing = page.element(f"{PANEL}_missing").get_by_text("is missing")
-    missing.wait_for(timeout=15000)
-    page.element("txt2img_override_settings").get_by_text("Kontext background: #ffffff").wait_for(timeout=15000)
+    missing.wait_for()
+    page.element("txt2img_override_settings").get_by_text("Kontext background: #ffffff").wait_for()
     page.drop_image(f"{PANEL}_image1", tmp_path / "cat.png")
-    missing.wait_for(state="detached", timeout=15000)
+    missing.wait_for(state="detached")
     page.generate()
     assert f"Kontext image 1: {mark}" in page.infotext()
     assert "Kontext background" not in page.infotext()

@@ -10,8 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 from lib_fluxkontext.images.decode import decode_reference
 from lib_fluxkontext.images.sizing import plan_size
 from lib_fluxkontext.images.stitch import plan_stitch
-from tests.support.browser import ForgePage
 from tests.support.forge_install import FORGE
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL, check, drop_both, facts, is_checked, select, wait_value
 from tests.support.payloads import made, two_references
@@ -28,7 +28,7 @@ def slot(number: int) -> str:
 
 def wait_empty(page: ForgePage, number: int) -> None:
     """Wait until a slot is empty."""
-    page.page.locator(f"{slot(number)} .image-frame img").wait_for(state="detached", timeout=15000)
+    page.page.locator(f"{slot(number)} .image-frame img").wait_for(state="detached")
 
 
 @pytest.mark.both_hosts
@@ -38,7 +38,7 @@ def test_a_second_row_appears_when_the_first_is_full_and_four_references_are_use
     more = page.element(f"{PANEL}_more_slots")
     assert not more.is_visible()
     drop_both(page, files)
-    more.wait_for(state="visible", timeout=15000)
+    more.wait_for(state="visible")
     page.drop_image(f"{PANEL}_image4", files["woman"])
     page.drop_image(f"{PANEL}_image3", files["cat"])
     assert "1,014" not in facts(page, 3, CAT)
@@ -52,7 +52,7 @@ def test_a_second_row_appears_when_the_first_is_full_and_four_references_are_use
     page.click(f"{PANEL}_clear")
     for number in range(1, 5):
         wait_empty(page, number)
-    more.wait_for(state="hidden", timeout=15000)
+    more.wait_for(state="hidden")
 
 
 def test_several_files_dropped_at_once_fill_several_slots(page: ForgePage, files: dict[str, Path]) -> None:
@@ -78,7 +78,7 @@ def test_a_pasted_picture_goes_to_the_first_empty_slot(page: ForgePage, files: d
     facts(page, 1, WOMAN)
     send_files(page, "body", "paste", [files["cat"]])
     facts(page, 2, CAT)
-    page.element(f"{PANEL}_more_slots").wait_for(state="visible", timeout=15000)
+    page.element(f"{PANEL}_more_slots").wait_for(state="visible")
     send_files(page, "body", "paste", [files["cat"]])
     facts(page, 3, CAT)
     facts(page, 1, WOMAN)
@@ -116,7 +116,7 @@ def test_the_stitched_picture_is_shown_as_it_will_be_used_and_used(page: ForgePa
     assert plan is not None
     stitched = page.element(f"{PANEL}_stitched")
     size, separate = f"{plan.size[0]}×{plan.size[1]}", sum(one.tokens for one in plans)
-    stitched.get_by_text(f"Stitched: {size}, {plan.tokens:,} tokens instead of {separate:,}").wait_for(timeout=15000)
+    stitched.get_by_text(f"Stitched: {size}, {plan.tokens:,} tokens instead of {separate:,}").wait_for()
     width, height = stitched.locator("img").evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert width / height == pytest.approx(plan.size[0] / plan.size[1], rel=0.02)
     assert stitched.locator("img").get_attribute("alt") == "The stitched picture"
@@ -124,7 +124,7 @@ def test_the_stitched_picture_is_shown_as_it_will_be_used_and_used(page: ForgePa
     assert f"references {plan.tokens:,};" in page.report().text_content()
     assert "Kontext stitch: row" in page.infotext()
     page.click(f"{PANEL}_clear")
-    stitched.get_by_text("two references or more").wait_for(timeout=15000)
+    stitched.get_by_text("two references or more").wait_for()
 
 
 @pytest.mark.both_hosts
@@ -137,15 +137,15 @@ def test_a_picture_made_with_kontext_offers_its_settings(
     result.images[0].save(tmp_path / "made.png", pnginfo=data)
     question = page.element(f"{PANEL}_restore_row")
     page.drop_image(f"{PANEL}_image1", tmp_path / "made.png")
-    question.wait_for(state="visible", timeout=15000)
+    question.wait_for(state="visible")
     page.click(f"{PANEL}_restore_no")
-    question.wait_for(state="hidden", timeout=15000)
+    question.wait_for(state="hidden")
     wait_value(page, f"{PANEL}_threshold", "0.14")
     page.drop_image(f"{PANEL}_image2", tmp_path / "made.png")
-    question.wait_for(state="visible", timeout=15000)
+    question.wait_for(state="visible")
     page.click(f"{PANEL}_restore")
     wait_value(page, f"{PANEL}_threshold", "0.37")
-    question.wait_for(state="hidden", timeout=15000)
+    question.wait_for(state="hidden")
     if forge_page.host is FORGE:  # Neo's paste leaves a prompt alone that was None when the page was built
         assert page.element("txt2img_prompt").locator("textarea").input_value() == "a small red house"
 

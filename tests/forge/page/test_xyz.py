@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Locator
 
 from lib_fluxkontext.history.store import RunLog
-from tests.support.browser import ForgePage
+from tests.support.forge_page import ForgePage
 from tests.support.forge_server import ForgeServer
 from tests.support.panel import PANEL
 from tests.support.photos import cat, woman
