@@ -64,7 +64,7 @@ def take_states(page: ForgePage, folder: Path, theme: str) -> None:
     page.open_accordion(PANEL)
     take(page, folder, f"empty-{theme}")
     drop_both(page, save_photos(folder))
-    page.element(f"{PANEL}_more_slots").wait_for(state="visible", timeout=15000)
+    page.element(f"{PANEL}_more_slots").wait_for(state="visible")
     take(page, folder, f"ready-{theme}")
 
     unfold(page)
@@ -80,17 +80,17 @@ def take_states(page: ForgePage, folder: Path, theme: str) -> None:
     page.wait_generation_done(timeout=240)
     page.report()
     unfold_report(page)
-    page.element(f"{PANEL}_report").locator(".fk-change-legend").wait_for(timeout=15000)
+    page.element(f"{PANEL}_report").locator(".fk-change-legend").wait_for()
     take(page, folder, f"finished-{theme}")
 
     unfold(page)
     select(page, f"{PANEL}_stitch", "row")
-    page.element(f"{PANEL}_stitched").locator("img").wait_for(timeout=15000)
+    page.element(f"{PANEL}_stitched").locator("img").wait_for()
     page.element(f"{PANEL}_report").locator("details[data-fk-fold=comparison] > summary").click()
     page.element(f"{PANEL}_comparison").locator("input").fill("85")  # the small model's result is noise
     page.open_accordion(f"{PANEL}_runs")
     page.click(f"{PANEL}_runs_show")
-    page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for(timeout=15000)
+    page.element(f"{PANEL}_runs_table").locator("tbody tr").first.wait_for()
     take(page, folder, f"advanced-{theme}")
 
 

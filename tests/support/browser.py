@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from playwright.sync_api import BrowserContext, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from tests.support.forge_page import PATIENCE, ForgePage
+from tests.support.forge_page import ForgePage
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
@@ -57,7 +57,6 @@ def new_page(context: BrowserContext, width: int = 1400, height: int = 1000) -> 
     """Open an empty page of this size that knows nothing of those before; close it at the end."""
     context.clear_cookies()
     page = context.new_page()
-    page.set_default_timeout(PATIENCE * 1000)
     page.set_viewport_size({"width": width, "height": height})
     try:
         yield ForgePage(page)

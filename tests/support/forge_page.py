@@ -71,6 +71,7 @@ class ForgePage:
         self.gallery_before: str | None = None
         self.report_before: str | None = None
         self.opened = False
+        page.set_default_timeout(PATIENCE * 1000)
         page.add_init_script(path=EVENTS)
         page.add_init_script(LOADED_ONCE)
         page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))

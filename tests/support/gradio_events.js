@@ -59,18 +59,20 @@
         }
     }
 
-    async function passAll(first, open, controller) {
-        for (let response = first; response.ok; response = await open()) {
-            const close = await pass(response.body, controller);
-            while (asking) {
-                await new Promise((resolve) => setTimeout(resolve, 10));
-            }
-            if (!close || !pending()) {
-                if (close) {
-                    controller.enqueue(close);
-                }
-                break;
-            }
+    async function unanswered() {
+        while (asking) {
+            await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+        return pending() > 0;
+    }
+
+    async function passAll(stream, open, controller) {
+        let close = await pass(stream, controller);
+        while (close && (await unanswered())) {
+            close = await pass((await open()).body, controller);
+        }
+        if (close) {
+            controller.enqueue(close);
         }
         controller.close();
     }
@@ -88,15 +90,14 @@
         if (!address.includes("/queue/data")) {
             return response;
         }
-        const first = await response;
-        const { status, statusText, headers } = first;
-        const body = new ReadableStream({
+        const { body, status, statusText, headers } = await response;
+        const passed = new ReadableStream({
             start(controller) {
                 // An error is the page's own: it has left the stream.
-                passAll(first, open, controller).catch((error) => controller.error(error));
+                passAll(body, open, controller).catch((error) => controller.error(error));
             },
         });
-        return new Response(body, { status, statusText, headers });
+        return new Response(passed, { status, statusText, headers });
     };
 
     window.testGradio = { answers: () => ended.size + direct, pending };
